@@ -1,0 +1,1 @@
+"""What a method costs: bytes that travel and milliseconds an image."""

@@ -1,0 +1,1 @@
+"""Scores of segmentation models and of synthetic sets."""

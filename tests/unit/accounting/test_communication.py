@@ -1,0 +1,125 @@
+"""The ledger's totals by hand, and its sizes against what Ray's serialiser puts on the wire."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dsfedmed_ray.accounting.communication import Ledger, payload_bytes
+from dsfedmed_ray.records import Transfer
+
+
+def transfer(client: str, direction: Any, stage: str, num_bytes: int) -> Transfer:
+    return Transfer(
+        client=client, direction=direction, stage=stage, what="state", num_bytes=num_bytes
+    )
+
+
+TRANSFERS = [
+    transfer("a", "downlink", "train_federated", 100),
+    transfer("a", "uplink", "train_federated", 50),
+    transfer("b", "downlink", "train_federated", 100),
+    transfer("b", "uplink", "tune_generators", 7),
+]
+
+
+def ledger_of(transfers: list[Transfer]) -> Ledger:
+    ledger = Ledger()
+    for item in transfers:
+        ledger.record(item)
+    return ledger
+
+
+def test_totals_by_hand() -> None:
+    """100 + 50 + 100 + 7 = 257 over two clients: 128.5 each."""
+    ledger = ledger_of(TRANSFERS)
+    assert ledger.total_bytes == 257
+    assert ledger.per_client_bytes == 128.5
+    assert ledger.by_stage == {"train_federated": 250, "tune_generators": 7}
+    assert ledger.by_direction == {"uplink": 57, "downlink": 200}
+    assert ledger.by_client == {"a": 150, "b": 107}
+    assert ledger.num_transfers == 4
+
+
+def test_empty_ledger() -> None:
+    ledger = Ledger()
+    assert (ledger.total_bytes, ledger.per_client_bytes, ledger.by_stage) == (0, 0, {})
+    assert ledger.by_direction == {"uplink": 0, "downlink": 0}
+    assert ledger.take_lines() == []
+
+
+def test_lines_are_taken_once_and_read_back() -> None:
+    ledger = ledger_of(TRANSFERS[:2])
+    lines = ledger.take_lines()
+    ledger.record(TRANSFERS[2])
+    lines += ledger.take_lines()
+    assert len(lines) == 3
+    assert ledger.take_lines() == []
+    again = Ledger.from_lines(lines)
+    assert again.summary() == ledger.summary()
+    assert again.by_client == ledger.by_client
+    assert again.num_transfers == 3
+    assert again.take_lines() == []
+
+
+def test_line_holds_every_field() -> None:
+    line = ledger_of([TRANSFERS[0]]).take_lines()[0]
+    assert line == (
+        '{"client": "a", "direction": "downlink", "stage": "train_federated", '
+        '"what": "state", "num_bytes": 100, "round_index": null}'
+    )
+
+
+def test_recording_is_cheap_and_keeps_nothing_written() -> None:
+    """The last thousand records cost what the first did: nothing grows with the rounds."""
+    ledger, seconds = Ledger(), []
+    for _ in range(50):
+        start = time.process_time()
+        for _ in range(1000):
+            ledger.record(TRANSFERS[0])
+        seconds.append(time.process_time() - start)
+        assert len(ledger.take_lines()) == 1000
+    assert sorted(seconds)[25] < 0.02
+    assert ledger.total_bytes == 5_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upload:
+    """As a client sends it: a dataclass of arrays."""
+
+    controlnet: dict[str, np.ndarray]
+    masks: np.ndarray
+    name: str
+
+
+PAYLOADS = {
+    "flat state": np.arange(50_000, dtype=np.float32),
+    "state by name": {f"layer{i}.weight": np.ones((16, 16, 3), np.float32) for i in range(20)},
+    "tensors": {f"layer{i}.weight": torch.ones(64, 64) for i in range(4)},
+    "bfloat16 tensor": torch.ones(1000, dtype=torch.bfloat16),
+    "bytes": b"x" * 12_345,
+    "not contiguous": np.ones((100, 100))[:, ::2],
+    "upload": Upload(
+        controlnet={"w": np.ones(999, np.float16)}, masks=np.ones((3, 8, 8, 1), bool), name="a"
+    ),
+    "number": 0.5,
+}
+
+
+@pytest.mark.parametrize("payload", PAYLOADS.values(), ids=PAYLOADS.keys())
+def test_equals_what_ray_pickles(payload: Any) -> None:
+    """Ray pickles with protocol 5 and sends the buffers beside the stream."""
+    from ray import cloudpickle
+
+    buffers: list[Any] = []
+    stream = cloudpickle.dumps(payload, protocol=5, buffer_callback=buffers.append)
+    on_the_wire = len(stream) + sum(len(memoryview(buffer).cast("B")) for buffer in buffers)
+    assert payload_bytes(payload) == pytest.approx(on_the_wire, rel=0.001, abs=64)
+
+
+def test_array_costs_its_own_bytes() -> None:
+    """50,000 float32 are 200,000 bytes; the description of dtype and shape is under 200."""
+    assert 200_000 < payload_bytes(PAYLOADS["flat state"]) < 200_200

@@ -1,0 +1,1 @@
+"""Learning: what happens to tensors. No Ray and no files."""

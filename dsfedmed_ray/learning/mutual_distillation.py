@@ -1,0 +1,208 @@
+"""Mutual distillation: two models of different scale teach each other.
+
+Each model's gradient needs only the *other* model's logits, as constants. So the two may live in
+different processes and exchange logits, nothing else: a :class:`Learner` is one side of that
+exchange, and :func:`distill_batch` is the exchange.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Generator, Tensor, nn
+
+from dsfedmed_ray.errors import ConfigurationError
+from dsfedmed_ray.learning.augmentation import (
+    Augmentation,
+    draw_turn,
+    turn,
+    turn_back,
+    vary_light,
+)
+from dsfedmed_ray.learning.losses import segmentation_loss, symmetric_kl
+from dsfedmed_ray.seeding import torch_generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distillation:
+    """How the two models train on the selected samples.
+
+    Attributes:
+        epochs: passes over the selected samples (authors: 20).
+        batch_size: samples a step (authors: 4).
+        temperature: ``T`` of both divergences, whose weight is scaled by ``T**2`` (authors: 1).
+        supervised_weight: weight of the loss against the mask (authors: 0.9).
+        kl_weight: weight of both divergences (authors: 0.1); 0 trains the two side by side.
+        mutual: whether the foundation model learns from the lightweight one too; False leaves it
+            as it was adapted, a one-way distillation.
+        lightweight_learning_rate: Adam's, for the lightweight model.
+        foundation_learning_rate: Adam's, for the foundation model (authors: 1e-4).
+        positive_weight: weight of foreground pixels in the cross-entropy (authors: 2).
+        augmentation: what is varied for the lightweight model; its logits are turned back before
+            they are exchanged, so that both models always speak of the same pixels.
+        patience: epochs without a better seen-site validation before the stage stops; None runs
+            all epochs.
+        placement: where the lightweight model distils: ``server``.
+    """
+
+    epochs: int = 20
+    batch_size: int = 8
+    temperature: float = 1.0
+    supervised_weight: float = 0.9
+    kl_weight: float = 0.1
+    mutual: bool = True
+    lightweight_learning_rate: float = 3e-4
+    foundation_learning_rate: float = 1e-4
+    positive_weight: float = 1.0
+    augmentation: Augmentation | None = None
+    patience: int | None = None
+    placement: str = "server"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "temperature", "positive_weight"):
+            if not getattr(self, name) > 0:
+                raise ConfigurationError(
+                    f"method.distillation.{name} is {getattr(self, name)}; it must be positive"
+                )
+        for name in ("supervised_weight", "kl_weight"):
+            if getattr(self, name) < 0:
+                raise ConfigurationError(
+                    f"method.distillation.{name} is {getattr(self, name)}; it cannot be negative"
+                )
+        if self.placement != "server":
+            raise ConfigurationError(
+                f"method.distillation.placement is {self.placement!r}; allowed: server"
+            )
+
+
+def distillation_loss(
+    logits: Float[Tensor, "batch structures height width"],
+    other_logits: Float[Tensor, "batch structures height width"],
+    masks: Float[Tensor, "batch structures height width"],
+    config: Distillation,
+    counted: Bool[Tensor, "batch"] | None = None,
+) -> Float[Tensor, ""]:
+    """One model's loss: the mask, and both divergences to the other model.
+
+    ``w_s l(z, m) + w_KL T**2 (KL(p||q) + KL(q||p))``, mean over the batch.
+
+    Args:
+        logits: this model's, with gradient.
+        other_logits: the other model's, constants.
+        masks: 0 or 1.
+        config: weights and temperature.
+        counted: rows whose divergence counts (the release's rule); None counts all.
+    """
+    supervised = segmentation_loss(logits, masks, config.positive_weight).mean()
+    divergence = symmetric_kl(logits, other_logits.detach(), config.temperature)
+    if counted is not None:
+        rows = counted.to(divergence)
+        divergence = divergence * rows / rows.sum().clamp(min=1.0) * len(rows)
+    scale = config.kl_weight * config.temperature**2
+    return config.supervised_weight * supervised + scale * divergence.mean()
+
+
+class Learner(Protocol):
+    """One of the two models. ``begin`` and ``finish`` alternate, once a batch each."""
+
+    def pool_logits(self) -> Float[Tensor, "pool structures height width"]:
+        """Logits on the whole synthetic pool, without gradients."""
+        ...
+
+    def begin(
+        self, indices: Int[Tensor, "batch"], *stream: int | str
+    ) -> Float[Tensor, "batch structures height width"]:
+        """Runs the model on a batch, keeps its graph, gives the logits on the CPU."""
+        ...
+
+    def finish(
+        self,
+        other_logits: Float[Tensor, "batch structures height width"],
+        counted: Bool[Tensor, "batch"] | None,
+    ) -> float:
+        """One update from the kept graph and the other model's logits; gives the loss."""
+        ...
+
+
+class PoolLearner:
+    """A :class:`Learner` over a model and a pool that are both at hand.
+
+    Args:
+        model: maps a batch of ``inputs`` to logits.
+        inputs: the pool's images (``uint8 [pool, 3, size, size]``) or a foundation model's kept
+            embeddings (floating point); anything that indexes by an integer tensor.
+        masks: ``uint8 [pool, structures, size, size]`` of 0 and 1.
+        learning_rate: Adam's.
+        config: losses.
+        augmentation: for image inputs only.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Any,
+        masks: Tensor,
+        *,
+        learning_rate: float,
+        config: Distillation,
+        augmentation: Augmentation | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        self.model = model
+        self.config = config
+        self._inputs = inputs
+        self._masks = masks
+        self._augmentation = augmentation
+        self._device = device or torch.device("cpu")
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.Adam(parameters, lr=learning_rate)
+        self._kept: tuple[Tensor, Tensor] | None = None
+
+    def pool_logits(self) -> Tensor:
+        """See :class:`Learner`."""
+        self.model.eval()
+        with torch.no_grad():
+            parts = [
+                self.model(self._batch(indices)).float().cpu()
+                for indices in torch.arange(len(self._masks)).split(self.config.batch_size)
+            ]
+        return torch.cat(parts)
+
+    def begin(self, indices: Tensor, *stream: int | str) -> Tensor:
+        """See :class:`Learner`; ``stream`` names the random stream of the augmentation."""
+        self.model.train()
+        batch = self._batch(indices)
+        if self._augmentation is None:
+            logits = self.model(batch)
+        else:
+            generator = torch_generator(*stream)
+            logits = self._on_varied(batch, self._augmentation, generator)
+        self._kept = (logits, self._masks[indices].to(self._device).float())
+        return logits.detach().float().cpu()
+
+    def finish(self, other_logits: Tensor, counted: Tensor | None) -> float:
+        """See :class:`Learner`.
+
+        Raises:
+            RuntimeError: no batch was begun.
+        """
+        if self._kept is None:
+            raise RuntimeError("finish() without begin()")
+        logits, masks = self._kept
+        self._kept = None
+        other = other_logits.to(self._device)
+        loss = distillation_loss(logits, other, masks, self.config, counted)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return float(loss.detach())
+
+    def _batch(self, indices: Tensor) -> Tensor:
+        batch = torch.as_tensor(self._inputs[indices]).to(self._device)
+        return batch.float() / 255.0 if batch.dtype == torch.uint8 else batch.float()
+
+    def _on_varied(self, images: Tensor, config: Augmentation, generator: Generator) -> Tensor:
+        symmetry = draw_turn(generator) if config.dihedral else 0
+        varied = vary_light(turn(images, symmetry), config, generator)
+        return turn_back(self.model(varied), symmetry)

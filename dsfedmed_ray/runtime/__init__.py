@@ -1,0 +1,1 @@
+"""Where work happens: clients, workers, the foundation actor, checkpoints and the stage store."""

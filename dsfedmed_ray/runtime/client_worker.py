@@ -1,0 +1,73 @@
+"""A worker: serves chunks of clients through one resident program. A plain class, no Ray."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from dsfedmed_ray.learning.aggregation import FixedPointSum, FlatState
+from dsfedmed_ray.runtime.client_program import (
+    ClientError,
+    ClientReply,
+    FitChunk,
+    FitOrder,
+    ProgramBuilder,
+)
+
+
+class ClientWorker:
+    """Runs clients one after the other and keeps what they share.
+
+    Args:
+        build: builds the program.
+        num_threads: torch threads; a part of the configuration, since it decides bits.
+    """
+
+    def __init__(self, build: ProgramBuilder, num_threads: int) -> None:
+        self._num_threads = num_threads
+        torch.set_num_threads(num_threads)
+        self._program = build()
+
+    def fit_chunk(
+        self, broadcast: FlatState, client_ids: Sequence[int], order: FitOrder
+    ) -> FitChunk:
+        """Trains each client from the broadcast; their states leave as one partial sum."""
+        partial: FixedPointSum | None = None
+        replies: list[ClientReply] = []
+        errors: list[ClientError] = []
+        torch.set_num_threads(self._num_threads)
+        for client_id in client_ids:
+            try:
+                result = self._program.fit(client_id, broadcast, order)
+                if partial is None:
+                    partial = FixedPointSum(
+                        result.state.values.size, result.state.counters.size, order.scale_bits
+                    )
+                partial.add(result.state, result.num_samples)
+            # A client's code may raise anything; it becomes a value that the policy judges.
+            except Exception as error:  # noqa: BLE001
+                errors.append(ClientError(client_id=client_id, reason=one_line(error)))
+                continue
+            replies.append(
+                ClientReply(
+                    client_id=client_id,
+                    num_samples=result.num_samples,
+                    metrics=dict(result.metrics),
+                    num_uplink_bytes=result.num_uplink_bytes,
+                )
+            )
+        return FitChunk(partial=partial, replies=tuple(replies), errors=tuple(errors))
+
+    def call(self, method: str, client_id: int, *arguments: Any) -> Any:
+        """Runs another method of the program for one client; a failure comes as a value."""
+        torch.set_num_threads(self._num_threads)
+        try:
+            return getattr(self._program, method)(client_id, *arguments)
+        except Exception as error:  # noqa: BLE001  (see fit_chunk)
+            return ClientError(client_id=client_id, reason=one_line(error))
+
+
+def one_line(error: BaseException) -> str:
+    """An exception as one line: its type and its message's first line."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

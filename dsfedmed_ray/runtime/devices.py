@@ -1,0 +1,28 @@
+"""Where a role computes: the only place that asks for CUDA."""
+
+import torch
+
+from dsfedmed_ray.errors import ResourceError
+
+
+def role_device(num_gpus: float) -> torch.device:
+    """The device of a role that was given a share of a GPU.
+
+    A share below one also caps the process's memory, since Ray counts fractions but enforces none.
+
+    Args:
+        num_gpus: 0 for the CPU.
+
+    Raises:
+        ResourceError: a GPU was promised and CUDA is not there.
+    """
+    if num_gpus <= 0:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ResourceError(
+            f"num_gpus={num_gpus:g} was asked for, but this process sees no CUDA device; "
+            "install a CUDA build of torch or set num_gpus=0"
+        )
+    if num_gpus < 1:
+        torch.cuda.set_per_process_memory_fraction(num_gpus)
+    return torch.device("cuda")

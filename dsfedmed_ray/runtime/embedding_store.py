@@ -1,0 +1,90 @@
+"""Embeddings of the synthetic set, computed once and kept as a memory-mapped file.
+
+A frozen encoder gives the same embedding every time, so it runs once an image: in the adaptation
+stage, in every epoch of distillation and in later runs and trials the rows are read back.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dsfedmed_ray.models.segmenter import FoundationSegmenter
+from dsfedmed_ray.records import Sample
+from dsfedmed_ray.run_directory import write_atomically, write_json
+
+
+def pool_fingerprint(samples: Sequence[Sample]) -> str:
+    """Identifies a pool by its sample ids and images, in order."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        digest.update(sample.sample_id.encode())
+        digest.update(sample.image.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def stored_embeddings(
+    model: FoundationSegmenter,
+    samples: Sequence[Sample],
+    folder: Path,
+    *,
+    batch_size: int,
+    device: torch.device,
+) -> "Embeddings":
+    """Embeddings of a pool, from the folder or computed into it.
+
+    Args:
+        model: in evaluation mode on ``device``.
+        samples: the pool.
+        folder: ``store.dir/embeddings``, on a local disk.
+        batch_size: images a forward pass.
+        device: where the model is.
+    """
+    name = f"{model.frozen_fingerprint()[:16]}-{pool_fingerprint(samples)}"
+    path, seal = folder / f"{name}.npy", folder / f"{name}.json"
+    if not seal.exists():
+        rows = _computed(model, samples, batch_size, device)
+        write_atomically(path, lambda temporary: _save(temporary, rows))
+        write_json(seal, {"num_rows": len(rows), "shape": list(rows.shape[1:])})
+    expected = json.loads(seal.read_text(encoding="utf-8"))["num_rows"]
+    mapped = np.load(path, mmap_mode="r")
+    if len(mapped) != expected:
+        raise ValueError(f"{path} holds {len(mapped)} rows, its seal says {expected}")
+    return Embeddings(mapped)
+
+
+class Embeddings:
+    """Rows of a memory-mapped half-precision array; indexing by a tensor reads them."""
+
+    def __init__(self, rows: NDArray[np.float16]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, indices: Tensor) -> Tensor:
+        return torch.from_numpy(np.asarray(self._rows[indices.numpy()]))
+
+
+def _computed(
+    model: FoundationSegmenter, samples: Sequence[Sample], batch_size: int, device: torch.device
+) -> NDArray[np.float16]:
+    parts = []
+    with torch.no_grad():
+        for start in range(0, len(samples), batch_size):
+            batch = samples[start : start + batch_size]
+            images = np.stack([sample.image for sample in batch]).transpose(0, 3, 1, 2)
+            inputs = torch.tensor(images, device=device).float() / 255.0
+            parts.append(model.embed(inputs).to(torch.float16).cpu().numpy())
+    return np.concatenate(parts)
+
+
+def _save(path: Path, rows: NDArray[Any]) -> None:
+    with path.open("wb") as target:  # np.save would append .npy to the temporary name
+        np.save(target, rows)

@@ -1,0 +1,219 @@
+"""The foundation model's side of the server: embeds, adapts, scores and serves targets.
+
+A plain class. With Ray it lives in its own actor, which holds the GPU; in serial runs it is called
+directly. Both go through the same methods, so both give the same bits.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dsfedmed_ray.accounting.inference import InferenceTime, measure_inference_ms
+from dsfedmed_ray.data.federation import Part
+from dsfedmed_ray.data.splits import SplitFederation
+from dsfedmed_ray.data.synthetic_samples import read_synthetic
+from dsfedmed_ray.errors import ConfigurationError
+from dsfedmed_ray.evaluation.evaluator import score
+from dsfedmed_ray.learning.foundation_adaptation import Adaptation, adapt_one_epoch
+from dsfedmed_ray.learning.mutual_distillation import Distillation, PoolLearner
+from dsfedmed_ray.models.segmenter import FoundationSegmenter, SegmenterConfig, State
+from dsfedmed_ray.records import SegmentationScores
+from dsfedmed_ray.runtime.devices import role_device
+from dsfedmed_ray.runtime.embedding_store import Embeddings, stored_embeddings
+from dsfedmed_ray.seeding import torch_generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundationSettings:
+    """What a :class:`FoundationServer` is built from.
+
+    Attributes:
+        model: the foundation model.
+        split: sites and parts; read only to score real images, which is instrumentation.
+        seed: the run's seed.
+        embeddings_folder: where embeddings are kept, on a local disk.
+        num_threads: torch threads; part of the configuration, since it decides bits.
+        num_gpus: its share of a GPU.
+        embed_batch_size: images a forward pass of the encoder.
+    """
+
+    model: SegmenterConfig
+    split: SplitFederation
+    seed: int
+    embeddings_folder: Path
+    num_threads: int = 2
+    num_gpus: float = 0.0
+    embed_batch_size: int = 8
+
+
+class FoundationServer:
+    """Holds the foundation model and, once opened, the synthetic pool."""
+
+    def __init__(self, settings: FoundationSettings) -> None:
+        self._settings = settings
+        self._device = role_device(settings.num_gpus)
+        with self._threads():
+            model = settings.model.build(
+                num_structures=len(settings.split.federation.structures),
+                image_size=settings.split.federation.image_size,
+                seed=settings.seed,
+            )
+        if not isinstance(model, FoundationSegmenter):
+            raise ConfigurationError(
+                f"foundation is {type(model).__name__}, which has no frozen part to embed with; "
+                "choose a foundation model of conf/foundation"
+            )
+        self._model = model.to(self._device).eval()
+        self._embeddings: Embeddings | None = None
+        self._masks = torch.empty(0)
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._adaptation: Adaptation | None = None
+        self._learner: PoolLearner | None = None
+
+    def open_pool(self, synthetic_folder: Path) -> int:
+        """Reads the synthetic set and its embeddings; gives the number of samples."""
+        samples = read_synthetic(synthetic_folder)
+        masks = np.stack([sample.mask for sample in samples]).transpose(0, 3, 1, 2)
+        self._masks = torch.tensor(np.ascontiguousarray(masks), device=self._device)
+        with self._threads():
+            self._embeddings = stored_embeddings(
+                self._model,
+                samples,
+                self._settings.embeddings_folder,
+                batch_size=self._settings.embed_batch_size,
+                device=self._device,
+            )
+        return len(samples)
+
+    def start_adaptation(self, config: Adaptation) -> None:
+        """Prepares stage 4 with a fresh optimiser."""
+        parameters = [p for p in self._model.parameters() if p.requires_grad]
+        self._optimizer = torch.optim.Adam(parameters, lr=config.learning_rate)
+        self._adaptation = config
+
+    def adapt_epoch(self, epoch: int) -> float:
+        """One epoch of stage 4; gives the mean loss."""
+        if self._optimizer is None or self._adaptation is None:
+            raise RuntimeError("adapt_epoch() before start_adaptation()")
+        self._model.train()
+        with self._threads():
+            return adapt_one_epoch(
+                self._model.decode,
+                self._optimizer,
+                self._pool(),
+                self._masks,
+                self._adaptation,
+                torch_generator(self._settings.seed, "adapt_foundation", epoch),
+            )
+
+    def start_distillation(self, config: Distillation) -> None:
+        """Prepares stage 5 with a fresh optimiser."""
+        self._learner = PoolLearner(
+            _Decoder(self._model),
+            self._pool(),
+            self._masks,
+            learning_rate=config.foundation_learning_rate,
+            config=config,
+            device=self._device,
+        )
+        self._optimizer = self._learner.optimizer
+
+    def pool_logits(self) -> Tensor:
+        """Logits of the whole pool, from kept embeddings."""
+        with self._threads():
+            return self._distilling().pool_logits()
+
+    def begin(self, indices: Tensor, *stream: int | str) -> Tensor:
+        """See :class:`~dsfedmed_ray.learning.mutual_distillation.Learner`."""
+        with self._threads():
+            return self._distilling().begin(indices, *stream)
+
+    def finish(self, other_logits: Tensor, counted: Tensor | None) -> float:
+        """See :class:`~dsfedmed_ray.learning.mutual_distillation.Learner`."""
+        with self._threads():
+            return self._distilling().finish(other_logits, counted)
+
+    def targets(self, indices: Tensor) -> Tensor:
+        """Logits of pool samples without keeping a graph, for one-way distillation."""
+        with self._threads(), torch.no_grad():
+            self._model.eval()
+            return self._model.decode(self._pool()[indices].to(self._device).float()).cpu()
+
+    def trainable_state(self) -> State:
+        """The trained part, on the CPU."""
+        return {name: value.cpu().clone() for name, value in self._model.trainable_state().items()}
+
+    def load_trainable_state(self, state: State) -> None:
+        """Loads what :meth:`trainable_state` gave."""
+        self._model.load_trainable_state(state)
+
+    def progress_state(self) -> dict[str, Any]:
+        """Everything a running stage needs to go on: the trained part and the optimiser."""
+        if self._optimizer is None:
+            raise RuntimeError("no stage was started")
+        return {"model": self.trainable_state(), "optimizer": self._optimizer.state_dict()}
+
+    def restore_progress(self, content: dict[str, Any]) -> None:
+        """Goes on from :meth:`progress_state`, after the stage was started."""
+        if self._optimizer is None:
+            raise RuntimeError("no stage was started")
+        self.load_trainable_state(content["model"])
+        self._optimizer.load_state_dict(content["optimizer"])
+
+    def evaluate(self, sites: Sequence[str], part: Part) -> dict[str, SegmentationScores]:
+        """Scores on real images, site by site; instrumentation, not part of the method."""
+        self._model.eval()
+        predict: Callable[[Tensor], Tensor] = lambda images: self._model(images.to(self._device))  # noqa: E731
+        with self._threads():
+            return {
+                site: score(
+                    predict,
+                    self._settings.split.samples(site, part),
+                    batch_size=self._settings.embed_batch_size,
+                )
+                for site in sites
+            }
+
+    def inference_time(self) -> InferenceTime:
+        """Milliseconds an image."""
+        self._model.eval()
+        size = self._settings.split.federation.image_size
+        with self._threads():
+            return measure_inference_ms(self._model, size, device=self._device)
+
+    def _pool(self) -> Embeddings:
+        if self._embeddings is None:
+            raise RuntimeError("open_pool() first")
+        return self._embeddings
+
+    def _distilling(self) -> PoolLearner:
+        if self._learner is None:
+            raise RuntimeError("start_distillation() first")
+        return self._learner
+
+    @contextmanager
+    def _threads(self) -> Iterator[None]:
+        """This role's thread count; in serial runs other roles share the process."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self._settings.num_threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+class _Decoder(torch.nn.Module):
+    """The trainable part of a foundation model as a module of its own."""
+
+    def __init__(self, model: FoundationSegmenter) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        return self.model.decode(embeddings)

@@ -1,0 +1,259 @@
+"""Clients on Ray actors: one actor a client, or many virtual clients on a few workers.
+
+A worker that dies is replaced and the clients of its unfinished chunk are done again, one by one,
+so that a client that kills its process is found. Every answer is an integer partial sum or a plain
+value, so neither the repetition nor the order changes a bit of the result.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError
+
+from dsfedmed_ray.errors import WorkerLostError
+from dsfedmed_ray.learning.aggregation import FlatState
+from dsfedmed_ray.runtime.client_pool import ClientPool, Note
+from dsfedmed_ray.runtime.client_program import ClientError, FitChunk, FitOrder, ProgramBuilder
+from dsfedmed_ray.runtime.client_worker import ClientWorker
+from dsfedmed_ray.runtime.failures import FailurePolicy
+from dsfedmed_ray.runtime.placement import Placement
+
+ClientActor = ray.remote(ClientWorker)
+
+
+@dataclass
+class _Seat:
+    """A place for one worker; the worker in it may be replaced."""
+
+    index: int
+    actor: Any
+    started: bool = False
+
+
+@dataclass
+class _Task:
+    client_ids: Sequence[int]
+    deaths: int = 0
+
+
+@dataclass
+class _Running:
+    seat: _Seat
+    task: _Task | None  # None while the worker starts
+    deadline: float | None = None
+
+
+@dataclass
+class _Outcome:
+    client_ids: Sequence[int]
+    value: Any
+    error: str | None = None
+
+
+@dataclass
+class _Board:
+    """The open work of one dispatch."""
+
+    waiting: deque[_Task]
+    running: dict[Any, _Running] = field(default_factory=dict)
+
+
+class RayPool(ClientPool):
+    """A pool of client actors.
+
+    Args:
+        build: builds the program inside each worker.
+        num_workers: actors.
+        pinned: whether worker ``k`` serves client ``k`` only (one actor a client).
+        num_threads: torch threads of a worker.
+        placement: where the actors go and what they hold.
+        chunk_size: clients a task; None gives large chunks first and small ones last.
+        policy: judges failures.
+        client_name: names a client id.
+        note: receives one line for each retry, drop and replaced worker.
+    """
+
+    def __init__(
+        self,
+        build: ProgramBuilder,
+        *,
+        num_workers: int,
+        pinned: bool,
+        num_threads: int,
+        placement: Placement,
+        chunk_size: int | None,
+        policy: FailurePolicy,
+        client_name: Callable[[int], str],
+        note: Note,
+    ) -> None:
+        super().__init__(policy, client_name, note)
+        self._build = ray.put(build)
+        self._pinned = pinned
+        self._num_threads = num_threads
+        self._placement = placement
+        self._chunk_size = chunk_size
+        self._replacements = 0
+        self._seats = [_Seat(index, self._start(index)) for index in range(num_workers)]
+
+    @property
+    def actors(self) -> list[Any]:
+        """The live actors' handles, by worker."""
+        return [seat.actor for seat in self._seats]
+
+    def close(self) -> None:
+        """Kills the actors; they hold nothing that is not on disk."""
+        for seat in self._seats:
+            ray.kill(seat.actor, no_restart=True)
+        self._seats = []
+
+    def _start(self, index: int) -> Any:
+        options = self._placement.options(index)
+        # Restarts are ours: a restarted actor must be seen, counted and given its task again.
+        return ClientActor.options(max_restarts=0, **options).remote(self._build, self._num_threads)
+
+    def _fit_chunks(
+        self, broadcast: FlatState, client_ids: Sequence[int], order: FitOrder
+    ) -> Iterator[FitChunk]:
+        broadcast_ref = ray.put(broadcast)
+        submit = lambda actor, ids: actor.fit_chunk.remote(broadcast_ref, ids, order)  # noqa: E731
+        for outcome in self._dispatch(self._chunks(client_ids), submit):
+            if outcome.error is None:
+                yield outcome.value
+            else:
+                errors = [ClientError(client_id=i, reason=outcome.error) for i in outcome.client_ids]
+                yield FitChunk(partial=None, replies=(), errors=tuple(errors))
+
+    def _calls(
+        self, method: str, client_ids: Sequence[int], arguments: tuple[Any, ...]
+    ) -> Iterator[tuple[int, Any]]:
+        shared = [ray.put(argument) for argument in arguments]
+        submit = lambda actor, ids: actor.call.remote(method, ids[0], *shared)  # noqa: E731
+        for outcome in self._dispatch([_Task([i]) for i in client_ids], submit):
+            client_id = outcome.client_ids[0]
+            if outcome.error is None:
+                yield client_id, outcome.value
+            else:
+                yield client_id, ClientError(client_id=client_id, reason=outcome.error)
+
+    def _chunks(self, client_ids: Sequence[int]) -> list[_Task]:
+        if self._pinned:
+            return [_Task([client_id]) for client_id in client_ids]
+        return [
+            _Task(chunk) for chunk in chunked(client_ids, len(self._seats), self._chunk_size)
+        ]
+
+    def _dispatch(
+        self, tasks: Sequence[_Task], submit: Callable[[Any, Sequence[int]], Any]
+    ) -> Iterator[_Outcome]:
+        board = _Board(waiting=deque(tasks))
+        try:
+            while board.waiting or board.running:
+                self._assign(board, submit)
+                timeout = self._seconds_to_next_deadline(board)
+                done, _ = ray.wait(list(board.running), num_returns=1, timeout=timeout)
+                for ref in done:
+                    yield from self._collect(board, ref)
+                yield from self._end_hung(board)
+        finally:
+            # A stopped round leaves nothing running that could write client state later.
+            for running in board.running.values():
+                self._replace(running.seat, board=None)
+
+    def _assign(self, board: _Board, submit: Callable[[Any, Sequence[int]], Any]) -> None:
+        busy = {running.seat.index for running in board.running.values()}
+        for seat in self._seats:
+            if seat.index in busy:
+                continue
+            if not seat.started:
+                board.running[seat.actor.__ray_ready__.remote()] = _Running(seat, None)
+                continue
+            task = self._next_task(board, seat)
+            if task is not None:
+                deadline = self._deadline(len(task.client_ids))
+                board.running[submit(seat.actor, task.client_ids)] = _Running(seat, task, deadline)
+
+    def _next_task(self, board: _Board, seat: _Seat) -> _Task | None:
+        if not self._pinned:
+            return board.waiting.popleft() if board.waiting else None
+        for task in board.waiting:
+            if task.client_ids[0] % len(self._seats) == seat.index:
+                board.waiting.remove(task)
+                return task
+        return None
+
+    def _deadline(self, num_clients: int) -> float | None:
+        limit = self.policy.client_timeout_seconds
+        return None if limit is None else time.monotonic() + limit * num_clients
+
+    def _seconds_to_next_deadline(self, board: _Board) -> float | None:
+        deadlines = [r.deadline for r in board.running.values() if r.deadline is not None]
+        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+
+    def _collect(self, board: _Board, ref: Any) -> Iterator[_Outcome]:
+        running = board.running.pop(ref)
+        try:
+            value = ray.get(ref)
+        except RayActorError:
+            self._replace(running.seat, board)
+            if running.task is not None:
+                yield from self._redo(board, running.task, "its worker process died")
+            return
+        if running.task is None:
+            running.seat.started = True
+        else:
+            yield _Outcome(running.task.client_ids, value)
+
+    def _end_hung(self, board: _Board) -> Iterator[_Outcome]:
+        now = time.monotonic()
+        hung = [ref for ref, r in board.running.items() if r.deadline is not None and r.deadline < now]
+        for ref in hung:
+            running = board.running.pop(ref)
+            self._replace(running.seat, board)
+            if running.task is not None:
+                seconds = self.policy.client_timeout_seconds
+                running.task.deaths = self.policy.max_attempts  # a hang is the client's own
+                yield from self._redo(board, running.task, f"no reply within {seconds:g} s")
+
+    def _redo(self, board: _Board, task: _Task, reason: str) -> Iterator[_Outcome]:
+        """Puts a chunk's clients back one by one; a client that failed alone is an error."""
+        if len(task.client_ids) > 1:
+            board.waiting.extend(_Task([client_id]) for client_id in task.client_ids)
+        elif task.deaths + 1 < self.policy.max_attempts:
+            board.waiting.append(_Task(task.client_ids, task.deaths + 1))
+        else:
+            yield _Outcome(task.client_ids, None, reason)
+
+    def _replace(self, seat: _Seat, board: _Board | None) -> None:
+        ray.kill(seat.actor, no_restart=True)
+        seat.actor, seat.started = self._start(seat.index), False
+        if board is None:
+            return
+        self._replacements += 1
+        self.note(f"worker {seat.index} was lost and replaced; its clients are done again")
+        if self._replacements > self.policy.max_worker_replacements:
+            raise WorkerLostError(
+                f"{self._replacements} worker processes died, "
+                f"runtime.failures.max_worker_replacements allows "
+                f"{self.policy.max_worker_replacements}; look at the workers' memory and logs"
+            )
+
+
+def chunked(
+    client_ids: Sequence[int], num_workers: int, chunk_size: int | None
+) -> Iterator[Sequence[int]]:
+    """Splits clients into chunks.
+
+    With a size, equal chunks. Without, guided self-scheduling: each chunk takes
+    ``1 / (2 * num_workers)`` of what is left, so that workers are fed in few messages and still
+    end together.
+    """
+    start = 0
+    while start < len(client_ids):
+        left = len(client_ids) - start
+        size = chunk_size or -(-left // (2 * num_workers))
+        yield client_ids[start : start + size]
+        start += size

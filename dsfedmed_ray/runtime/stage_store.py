@@ -1,0 +1,109 @@
+"""Finished stages, addressed by what they depend on.
+
+A stage's key is a hash of its name, the configuration that touches it, the keys of its inputs and
+the package's own code. Runs, trials and comparisons that agree on all of these share the stage.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from dsfedmed_ray.errors import RunDirectoryError
+
+_CODE_THAT_DECIDES = ("seeding.py", "data", "models", "learning", "runtime", "methods")
+
+
+def described(value: Any) -> Any:
+    """A configuration value as JSON: dataclasses by class name and fields.
+
+    Raises:
+        TypeError: the value is no dataclass, mapping, sequence, path, string, number or None.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        content = {field.name: described(getattr(value, field.name)) for field in fields(value)}
+        return {"type": type(value).__name__, **content}
+    if isinstance(value, dict):
+        return {str(key): described(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [described(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    raise TypeError(f"a stage key holds plain configuration only, got {type(value).__name__}")
+
+
+@cache
+def code_fingerprint() -> str:
+    """A hash of the package's source files that can change a stage's result."""
+    package = Path(__file__).parent.parent
+    digest = hashlib.sha256()
+    for part in _CODE_THAT_DECIDES:
+        root = package / part
+        files = sorted(root.rglob("*.py")) if root.is_dir() else [root]
+        for path in files:
+            digest.update(str(path.relative_to(package)).encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def stage_key(stage: str, settings: dict[str, Any], inputs: list[str]) -> str:
+    """The key of a stage, ``<stage>-<16 hex digits>``.
+
+    Args:
+        stage: its name.
+        settings: the configuration that touches it.
+        inputs: the keys of the stages it reads.
+    """
+    content = [stage, described(settings), inputs, code_fingerprint()]
+    text = json.dumps(content, sort_keys=True)
+    return f"{stage}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+class StageStore:
+    """A folder of finished stages, one sub-folder a key, published whole."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def find(self, key: str) -> Path | None:
+        """The folder of a finished stage, or None."""
+        folder = self.root / key
+        return folder if folder.is_dir() else None
+
+    @contextmanager
+    def publishing(self, key: str) -> Iterator[Path]:
+        """Gives a temporary folder and publishes it under ``key`` when the block ends well.
+
+        If another run published the same key meanwhile, its folder stays: the content is the same.
+
+        Raises:
+            RunDirectoryError: the store cannot be written; nothing is published.
+        """
+        temporary = self.root / f".{key}.{uuid.uuid4().hex[:8]}"
+        try:
+            temporary.mkdir(parents=True)
+            yield temporary
+            self._publish(temporary, self.root / key)
+        except OSError as error:
+            raise RunDirectoryError(
+                f"cannot write the stage store {self.root}: {error.strerror or error}; "
+                "free space or choose another folder with store.dir=PATH"
+            ) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _publish(self, temporary: Path, final: Path) -> None:
+        try:
+            os.rename(temporary, final)
+        except OSError:
+            if not final.is_dir():
+                raise

@@ -1,60 +1,46 @@
 """The ledger: every byte that crosses between the server and a client.
 
-Sizes are those of what is sent, serialised, not of what a formula expects. The ledger keeps totals
-and the lines not yet written, so that its memory does not grow with the rounds.
+Sizes are those of what is sent, serialised, not of what a formula expects. ``transfers.jsonl``
+holds every transfer; the ledger in memory holds totals alone, so that it does not grow with rounds.
 """
 
-import dataclasses
-import json
 import pickle
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from dsfedmed_ray.records import Transfer
+from dsfedmed_ray.run_directory import read_json_lines
 
 
 class Ledger:
     """Totals of all transfers of a run, by stage, direction and client.
 
-    Recording costs the same however many transfers came before. ``transfers.jsonl`` is the ledger's
-    form on disk: append :meth:`take_lines` to it, and read it back with :meth:`from_lines`.
+    Recording costs the same however many transfers came before.
+
+    Args:
+        transfers: what is counted at once, for example :func:`read_transfers` of a resumed run.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, transfers: Iterable[Transfer] = ()) -> None:
         self._num_transfers = 0
-        self._pending: list[Transfer] = []
         self._by_stage: Counter[str] = Counter()
         self._by_direction: Counter[str] = Counter({"uplink": 0, "downlink": 0})
         self._by_client: Counter[str] = Counter()
+        for transfer in transfers:
+            self.record(transfer)
 
     def record(self, transfer: Transfer) -> None:
         """Counts one transfer."""
-        self._count(transfer)
-        self._pending.append(transfer)
-
-    def take_lines(self) -> list[str]:
-        """The JSON lines of the transfers recorded since the last call, without line ends."""
-        lines = [json.dumps(dataclasses.asdict(transfer)) for transfer in self._pending]
-        self._pending.clear()
-        return lines
-
-    @classmethod
-    def from_lines(cls, lines: Iterable[str]) -> "Ledger":
-        """Rebuilds the totals from lines that are already on disk; nothing is pending.
-
-        Args:
-            lines: of ``transfers.jsonl``; for a resumed run, the first :attr:`num_transfers` that
-                its checkpoint knew.
-        """
-        ledger = cls()
-        for line in lines:
-            ledger._count(Transfer(**json.loads(line)))
-        return ledger
+        self._num_transfers += 1
+        self._by_stage[transfer.stage] += transfer.num_bytes
+        self._by_direction[transfer.direction] += transfer.num_bytes
+        self._by_client[transfer.client] += transfer.num_bytes
 
     @property
     def num_transfers(self) -> int:
-        """Transfers counted, written or not."""
+        """Transfers counted."""
         return self._num_transfers
 
     @property
@@ -91,11 +77,11 @@ class Ledger:
             "by_direction": self.by_direction,
         }
 
-    def _count(self, transfer: Transfer) -> None:
-        self._num_transfers += 1
-        self._by_stage[transfer.stage] += transfer.num_bytes
-        self._by_direction[transfer.direction] += transfer.num_bytes
-        self._by_client[transfer.client] += transfer.num_bytes
+
+def read_transfers(path: Path) -> Iterator[Transfer]:
+    """Yields the transfers of a ``transfers.jsonl``; none if the file does not exist."""
+    for line in read_json_lines(path):
+        yield Transfer(**line)
 
 
 def payload_bytes(payload: Any) -> int:

@@ -3,11 +3,11 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dsfedmed_ray.data.samples import to_batch
 from dsfedmed_ray.errors import DataError, NonFiniteStateError
 from dsfedmed_ray.evaluation.metrics import image_scores, overlap_scores
 from dsfedmed_ray.records import Sample, SegmentationScores
@@ -89,8 +89,7 @@ def _batches(samples: Sequence[Sample], batch_size: int) -> Iterator[list[Sample
 def _score_batch(
     predict: Predict, batch: list[Sample], *, with_hd95: bool
 ) -> Float[Tensor, "batch structures 3"]:
-    images = _channels_first([sample.image for sample in batch]).float() / 255
-    masks = _channels_first([sample.mask for sample in batch])
+    images, masks = to_batch(batch)
     logits = predict(images).float().cpu()
     if torch.isnan(logits).any():
         raise NonFiniteStateError(
@@ -102,7 +101,3 @@ def _score_batch(
         return torch.stack([dice, iou, torch.full_like(dice, math.nan)], dim=-1)
     scores = image_scores(logits, masks)
     return torch.stack([scores.dice, scores.iou, scores.hd95_px], dim=-1).double()
-
-
-def _channels_first(arrays: list[np.ndarray]) -> Tensor:
-    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)

@@ -1,0 +1,1 @@
+"""Where images come from: federations of sites, and their division into parts."""

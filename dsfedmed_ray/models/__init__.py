@@ -1,0 +1,1 @@
+"""Models: segmenters of both scales, and the generator."""

@@ -11,14 +11,12 @@ from dsfedmed_ray.data.samples import to_batch
 from dsfedmed_ray.errors import DataError, NonFiniteStateError
 from dsfedmed_ray.evaluation.metrics import image_scores, overlap_scores
 from dsfedmed_ray.records import Sample, SegmentationScores
+from dsfedmed_ray.summary import MEAN, Scores
 
 Predict = Callable[
     [Float[Tensor, "batch 3 height width"]], Float[Tensor, "batch structures height width"]
 ]
 """From images in [0, 1] to logits, for example a model in evaluation mode."""
-
-MEAN = "mean"
-"""Stands beside the names of sites in a summary, so no site may be called this."""
 
 
 def score(
@@ -62,7 +60,7 @@ def mean_scores(scores: Sequence[SegmentationScores]) -> SegmentationScores:
     )
 
 
-def site_metrics(scores: Mapping[str, SegmentationScores]) -> dict[str, dict[str, float]]:
+def site_metrics(scores: Mapping[str, SegmentationScores]) -> dict[str, Scores]:
     """The entry of a summary for a group of sites: each site's scores and their mean.
 
     Args:
@@ -75,7 +73,7 @@ def site_metrics(scores: Mapping[str, SegmentationScores]) -> dict[str, dict[str
         raise DataError(f"a site is called {MEAN!r}, which reports keep for averages; rename it")
     groups = {**scores, MEAN: mean_scores(list(scores.values()))}
     return {
-        site: {"dice": value.dice, "iou": value.iou, "hd95_px": value.hd95_px}
+        site: Scores(dice=value.dice, iou=value.iou, hd95_px=value.hd95_px)
         for site, value in groups.items()
     }
 

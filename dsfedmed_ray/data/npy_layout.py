@@ -1,0 +1,81 @@
+"""The layout of the paper's release: ``ROOT/CLIENT/{data_npy,label_npy,val_*}/NAME.npy``.
+
+Images are height x width x channels, 0-255; masks may be smaller by an integer factor (the
+release pairs images of 1024 pixels with masks of 256). Training and held-out pairs are given by
+the layout, and the split honours them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dsfedmed_ray.data.federation import FixedPart
+from dsfedmed_ray.data.file_federation import (
+    FileFederation,
+    FilePair,
+    check_settings,
+    pair_by_name,
+    site_folders,
+)
+from dsfedmed_ray.errors import ConfigurationError
+
+_FOLDERS: tuple[tuple[FixedPart, str, str, str], ...] = (
+    ("train", "train", "data_npy", "label_npy"),
+    ("held_out", "val", "val_data_npy", "val_label_npy"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NpyConfig:
+    """Settings of a data set in the release's layout.
+
+    Attributes:
+        root: the folder of clients.
+        image_size: side of the square that images and masks are fitted into, pixels.
+        structures: one name for each mask channel; null for one structure, ``foreground``.
+        check_pairs: pairs read on opening, evenly spaced, to find damaged files before a run
+            starts; null reads all.
+    """
+
+    root: str
+    image_size: int = 256
+    structures: Sequence[str] | None = None
+    check_pairs: int | None = 2000
+
+    def __post_init__(self) -> None:
+        if self.structures is not None:
+            object.__setattr__(self, "structures", tuple(self.structures))
+        check_settings(self.image_size, self.structures)
+        if self.check_pairs is not None and self.check_pairs < 1:
+            raise ConfigurationError(f"data.check_pairs {self.check_pairs} is below 1; use null")
+
+    def build(self) -> FileFederation:
+        """Finds, pairs and checks the files.
+
+        Raises:
+            DataError: the root, a client or a file cannot be used.
+        """
+        root = Path(self.root).expanduser().resolve()
+        federation = FileFederation(
+            name=root.name,
+            pairs={folder.name: _pairs(folder) for folder in site_folders(root)},
+            structures=self.structures,
+            image_size=self.image_size,
+        )
+        federation.check(self.check_pairs)
+        return federation
+
+
+def _pairs(folder: Path) -> list[FilePair]:
+    pairs = []
+    for part, prefix, images, masks in _FOLDERS:
+        found = pair_by_name(folder.name, folder / images, folder / masks)
+        for name, (image, mask) in found.items():
+            # The two parts may use the same names, so the part is part of the identity.
+            sample_id = f"{prefix}_{name}"
+            pairs.append(
+                FilePair(
+                    sample_id=sample_id, image=image, mask=mask, group=sample_id, fixed_part=part
+                )
+            )
+    return pairs

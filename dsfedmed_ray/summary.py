@@ -48,9 +48,10 @@ class Metrics(TypedDict):
 
 
 class Baseline(Metrics):
-    """Another method's scores on the same split and seed, with what it costs where known."""
+    """Another method's scores on the same split and seed, with its cost where known."""
 
     per_client_bytes: NotRequired[float]
+    inference_ms: NotRequired[float]
 
 
 class Split(TypedDict):

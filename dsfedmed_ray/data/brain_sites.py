@@ -44,6 +44,8 @@ class BrainSitesConfig:
             sequence, named ``site_000000`` and so on; null for the sites of ``sequences``.
         pairs_per_site: pairs of every site, or one number for each of ``sequences``.
         slices_per_subject: pairs cut from one subject; a subject is never divided by a split.
+        max_train_pairs: the most training pairs of a seen site, which the split keeps to
+            (conf/split reads it from here); null for all.
         seed: draws scanners, subjects and noise.
     """
 
@@ -53,6 +55,7 @@ class BrainSitesConfig:
     num_sites: int | None = None
     pairs_per_site: int | Sequence[int] = (48, 40, 12, 48)
     slices_per_subject: int = 2
+    max_train_pairs: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -25,6 +25,8 @@ class FolderConfig:
         structures: one name for each mask channel; null for one structure, ``foreground``.
         group_regex: what is removed from a name to give its parent image, such as ``_[0-3]$`` for
             four tiles; pairs of one parent stay in one part. Null: every pair is its own parent.
+        max_train_pairs: the most training pairs of a seen site, which the split keeps to
+            (conf/split reads it from here); null for all.
         check_pairs: pairs read on opening, evenly spaced, to find damaged files before a run
             starts; null reads all.
     """
@@ -33,6 +35,7 @@ class FolderConfig:
     image_size: int = 128
     structures: Sequence[str] | None = None
     group_regex: str | None = None
+    max_train_pairs: int | None = None
     check_pairs: int | None = 2000
 
     def __post_init__(self) -> None:

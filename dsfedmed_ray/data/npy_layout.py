@@ -33,6 +33,8 @@ class NpyConfig:
         root: the folder of clients.
         image_size: side of the square that images and masks are fitted into, pixels.
         structures: one name for each mask channel; null for one structure, ``foreground``.
+        max_train_pairs: the most training pairs of a seen site, which the split keeps to
+            (conf/split reads it from here); null for all.
         check_pairs: pairs read on opening, evenly spaced, to find damaged files before a run
             starts; null reads all.
     """
@@ -40,6 +42,7 @@ class NpyConfig:
     root: str
     image_size: int = 256
     structures: Sequence[str] | None = None
+    max_train_pairs: int | None = None
     check_pairs: int | None = 2000
 
     def __post_init__(self) -> None:

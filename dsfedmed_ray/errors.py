@@ -64,6 +64,10 @@ class WorkerLostError(DSFedMedError):
     """A worker process died more often than the failure policy replaces it."""
 
 
+class FoundationLostError(DSFedMedError):
+    """The process of the foundation model died; its stage goes on from the last checkpoint."""
+
+
 class InterruptedRunError(DSFedMedError):
     """A signal asked the run to stop; its state is saved.
 

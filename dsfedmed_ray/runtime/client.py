@@ -4,7 +4,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch.optim import Optimizer
@@ -15,6 +15,8 @@ from dsfedmed_ray.data.splits import SplitFederation
 from dsfedmed_ray.errors import ConfigurationError
 from dsfedmed_ray.evaluation.evaluator import score
 from dsfedmed_ray.learning.aggregation import FlatState, ResidentModel
+from dsfedmed_ray.learning.generator_training import tune_generator
+from dsfedmed_ray.learning.generator_upload import GeneratorUpload
 from dsfedmed_ray.learning.segmentation_training import (
     Pairs,
     SegmentationTraining,
@@ -25,7 +27,7 @@ from dsfedmed_ray.models.segmenter import SegmenterConfig
 from dsfedmed_ray.run_directory import write_atomically
 from dsfedmed_ray.runtime.client_program import FitOrder, FitResult
 from dsfedmed_ray.runtime.devices import role_device
-from dsfedmed_ray.seeding import named_torch_stream, torch_generator
+from dsfedmed_ray.seeding import derive_seed, named_torch_stream, torch_generator
 
 OptimizerState = Literal["reset", "keep"]
 
@@ -63,6 +65,7 @@ class HospitalBuilder:
         local: what a round asks of a client.
         seed: the run's seed.
         state_folder: where client state lives between rounds.
+        generator: configuration of the diffusion backbone, for methods with synthesis.
         num_gpus: the worker's share of a GPU.
         batch_size: images a forward pass when a state is validated.
     """
@@ -72,6 +75,7 @@ class HospitalBuilder:
     local: LocalTraining
     seed: int
     state_folder: Path
+    generator: Any = None
     num_gpus: float = 0.0
     batch_size: int = 16
 
@@ -130,6 +134,15 @@ class Hospital:
             num_uplink_bytes=self._uplink_bytes,
         )
 
+    def tune_generator(self, client_id: int) -> GeneratorUpload:
+        """Fine-tunes a ControlNet on the client's training pairs (stage 1)."""
+        generator = self._settings.generator.build(device=self._device)
+        return tune_generator(
+            generator,
+            self._settings.split.samples(self.client_name(client_id), "train"),
+            seed=derive_seed(self._settings.seed, "tune_generators", client_id),
+        )
+
     def evaluate(self, client_id: int, state: FlatState, part: Part) -> float:
         """Mean Dice of a state on a part of the client's own pairs."""
         self._resident.load(state)
@@ -161,7 +174,9 @@ class Hospital:
     def _states(self, client_id: int) -> list[tuple[int, Path]]:
         """The client's saved states by round, newest first."""
         folder = self._settings.state_folder / f"{client_id:07d}"
-        found = [(int(path.stem.removeprefix("round-")), path) for path in folder.glob("round-*.pt")]
+        found = [
+            (int(path.stem.removeprefix("round-")), path) for path in folder.glob("round-*.pt")
+        ]
         return sorted(found, reverse=True)
 
     def _load_optimizer(self, optimizer: Optimizer, client_id: int, round_index: int) -> None:

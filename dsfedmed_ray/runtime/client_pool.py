@@ -45,7 +45,9 @@ class ClientPool(ABC):
         note: receives one line for each retry, drop and replaced worker.
     """
 
-    def __init__(self, policy: FailurePolicy, client_name: Callable[[int], str], note: Note) -> None:
+    def __init__(
+        self, policy: FailurePolicy, client_name: Callable[[int], str], note: Note
+    ) -> None:
         self.policy = policy
         self.client_name = client_name
         self.note = note
@@ -107,7 +109,9 @@ class ClientPool(ABC):
             dropped=tuple(dropped[client_id] for client_id in sorted(dropped)),
         )
 
-    def map(self, method: str, client_ids: Sequence[int], *arguments: Any) -> Iterator[tuple[int, Any]]:
+    def map(
+        self, method: str, client_ids: Sequence[int], *arguments: Any
+    ) -> Iterator[tuple[int, Any]]:
         """Runs a program's method for each client.
 
         Yields:

@@ -124,7 +124,9 @@ class RayPool(ClientPool):
             if outcome.error is None:
                 yield outcome.value
             else:
-                errors = [ClientError(client_id=i, reason=outcome.error) for i in outcome.client_ids]
+                errors = [
+                    ClientError(client_id=i, reason=outcome.error) for i in outcome.client_ids
+                ]
                 yield FitChunk(partial=None, replies=(), errors=tuple(errors))
 
     def _calls(
@@ -142,9 +144,7 @@ class RayPool(ClientPool):
     def _chunks(self, client_ids: Sequence[int]) -> list[_Task]:
         if self._pinned:
             return [_Task([client_id]) for client_id in client_ids]
-        return [
-            _Task(chunk) for chunk in chunked(client_ids, len(self._seats), self._chunk_size)
-        ]
+        return [_Task(chunk) for chunk in chunked(client_ids, len(self._seats), self._chunk_size)]
 
     def _dispatch(
         self, tasks: Sequence[_Task], submit: Callable[[Any, Sequence[int]], Any]
@@ -209,7 +209,9 @@ class RayPool(ClientPool):
 
     def _end_hung(self, board: _Board) -> Iterator[_Outcome]:
         now = time.monotonic()
-        hung = [ref for ref, r in board.running.items() if r.deadline is not None and r.deadline < now]
+        hung = [
+            ref for ref, r in board.running.items() if r.deadline is not None and r.deadline < now
+        ]
         for ref in hung:
             running = board.running.pop(ref)
             self._replace(running.seat, board)

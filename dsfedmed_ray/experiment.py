@@ -1,0 +1,184 @@
+"""From a configuration to one run directory: the composition root."""
+
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from dsfedmed_ray.data.splits import LeaveOneSiteOut, SplitFederation
+from dsfedmed_ray.errors import RunDirectoryError
+from dsfedmed_ray.final_scores import final_summary
+from dsfedmed_ray.methods.method import Method, RunContext
+from dsfedmed_ray.methods.resumable import StopRequest
+from dsfedmed_ray.models.segmenter import SegmenterConfig
+from dsfedmed_ray.progress import Progress
+from dsfedmed_ray.run_directory import RunDirectory, write_atomically
+from dsfedmed_ray.runtime.engine import RuntimeConfig, open_engine
+from dsfedmed_ray.runtime.journal import Journal
+from dsfedmed_ray.runtime.stage_store import StageStore
+from dsfedmed_ray.summary import write_summary
+
+PACKAGES = ("dsfedmed-ray", "ray", "torch", "monai", "diffusers", "segment-anything", "numpy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """Everything a run is made of, instantiated.
+
+    Attributes:
+        seed: of every random stream.
+        resume: go on in an existing run directory.
+        run_dir: the run's folder; None makes one under ``runs/`` with a time stamp.
+        store_dir: where finished stages and embeddings are kept.
+        data: builds the federation.
+        split: gives sites their roles.
+        foundation: the foundation model.
+        lightweight: the lightweight model.
+        generator: the diffusion backbone and its fine-tuning.
+        method: what is run.
+        runtime: how it is placed.
+        resolved: the whole configuration as YAML, for the run directory.
+    """
+
+    seed: int
+    resume: bool
+    run_dir: Path | None
+    store_dir: Path
+    data: Any
+    split: LeaveOneSiteOut
+    foundation: SegmenterConfig
+    lightweight: SegmenterConfig
+    generator: Any
+    method: Method
+    runtime: RuntimeConfig
+    resolved: str
+
+
+def run(
+    experiment: Experiment, progress: Progress, stop: StopRequest | None = None
+) -> RunDirectory:
+    """Runs an experiment to its end and writes its summary.
+
+    Args:
+        experiment: what to run.
+        progress: shows what happens.
+        stop: set by signal handlers; the run then saves and ends.
+
+    Returns:
+        The run directory, with ``summary.json`` written.
+
+    Raises:
+        UserError: something given cannot be used; nothing is left behind.
+        InterruptedRunError: a signal came; ``resume=true`` goes on.
+    """
+    started = time.perf_counter()
+    split = experiment.split.apply(experiment.data.build())
+    _check_models(experiment, split)
+    directory = _opened(experiment)
+    with _context(experiment, split, directory, progress, stop or StopRequest()) as context:
+        progress.note(f"run directory: {directory.root}")
+        result = experiment.method.run(context)
+        scored = time.perf_counter()
+        summary = final_summary(context, result, experiment.method.name)
+        summary["wall_seconds"] = {
+            **{name: stage.seconds for name, stage in context.stages.items()},
+            "evaluate": time.perf_counter() - scored,
+            "total": time.perf_counter() - started,
+        }
+        summary["versions"] = _versions()
+        directory.lightweight_model.parent.mkdir(exist_ok=True)
+        state = {name: value.contiguous() for name, value in result.lightweight.items()}
+        write_atomically(directory.lightweight_model, lambda path: save_file(state, path))
+        write_summary(directory.summary, summary)
+    return directory
+
+
+def _check_models(experiment: Experiment, split: SplitFederation) -> None:
+    """Builds the lightweight model once, so that a wrong size is known before anything runs."""
+    experiment.lightweight.build(
+        num_structures=len(split.federation.structures),
+        image_size=split.federation.image_size,
+        seed=experiment.seed,
+    )
+
+
+def _opened(experiment: Experiment) -> RunDirectory:
+    """Makes the run directory, or opens it to resume.
+
+    Raises:
+        RunDirectoryError: it exists and ``resume`` is not set, or belongs to another
+            configuration.
+    """
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    directory = RunDirectory(
+        experiment.run_dir or Path("runs") / f"{stamp}-{experiment.method.name}"
+    )
+    if directory.root.exists():
+        if not experiment.resume:
+            raise RunDirectoryError(
+                f"run directory {directory.root} exists; choose another run.dir, or resume=true "
+                "to go on with it"
+            )
+        if not directory.config.exists() or (
+            directory.config.read_text(encoding="utf-8") != experiment.resolved
+        ):
+            raise RunDirectoryError(
+                f"run directory {directory.root} belongs to another configuration; resume it with "
+                f"the settings in {directory.config}, or choose another run.dir"
+            )
+        return directory
+    write_atomically(directory.config, lambda path: _write_text(path, experiment.resolved))
+    return directory
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _context(
+    experiment: Experiment,
+    split: SplitFederation,
+    directory: RunDirectory,
+    progress: Progress,
+    stop: StopRequest,
+) -> Iterator[RunContext]:
+    note: Callable[[str], None] = progress.note
+    with open_engine(experiment.runtime, split.num_clients, note) as engine:
+        context = RunContext(
+            seed=experiment.seed,
+            split=split,
+            lightweight=experiment.lightweight,
+            foundation=experiment.foundation,
+            generator=experiment.generator,
+            engine=engine,
+            directory=directory,
+            store=StageStore(experiment.store_dir),
+            journal=Journal(directory),
+            progress=progress,
+            stop=stop,
+            server_device="cuda" if torch.cuda.is_available() else "cpu",
+            checkpoint_every=experiment.runtime.checkpoint_every,
+        )
+        try:
+            yield context
+        finally:
+            context.close()
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found

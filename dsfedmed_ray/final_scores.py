@@ -1,0 +1,106 @@
+"""Scores of a finished method on the seen sites' test parts and on the whole unseen site."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from dsfedmed_ray.accounting.communication import Ledger, read_transfers
+from dsfedmed_ray.accounting.inference import measure_inference_ms
+from dsfedmed_ray.evaluation.evaluator import score, site_metrics
+from dsfedmed_ray.methods.dsfedmed import synthesize
+from dsfedmed_ray.methods.method import MethodResult, RunContext, broadcast_transfers, layout_of
+from dsfedmed_ray.models.segmenter import Segmenter, State
+from dsfedmed_ray.records import SegmentationScores
+from dsfedmed_ray.run_directory import write_atomically
+
+BATCH_SIZE = 16
+DELIVERY = "deliver"
+MAX_SCORED_SITES = 100
+"""Of a population, this many seen sites are scored: the first ones."""
+
+Evaluate = Callable[[Sequence[str]], dict[str, SegmentationScores]]
+
+
+def final_summary(context: RunContext, result: MethodResult, method: str) -> Any:
+    """The summary of a run, without times and versions.
+
+    The final lightweight model goes back to every client: that is counted here, as the stage
+    ``deliver``.
+    """
+    device = torch.device(context.server_device)
+    model = context.build(context.lightweight).to(device)
+    metrics = {"lightweight": _groups(context, _lightweight(context, model, result.lightweight))}
+    size = context.split.federation.image_size
+    inference_ms = {"lightweight": measure_inference_ms(model, size, device=device).median_ms}
+    if result.foundation is not None:
+        server = context.foundation_server()
+        server.call("load_trainable_state", result.foundation).result()
+        metrics["foundation"] = _groups(
+            context, lambda sites: server.call("evaluate", tuple(sites), "test").result()
+        )
+        inference_ms["foundation"] = server.call("inference_time").result().median_ms
+    baselines = {
+        name: {"lightweight": _groups(context, _lightweight(context, model, state))}
+        for name, state in result.rows.items()
+    }
+    _deliver(context, result.lightweight)
+    _copy_synthetic_set(context)
+    return {
+        "method": method,
+        "data": context.split.federation.name,
+        "split": {"unseen_site": context.split.unseen_site},
+        "seed": context.seed,
+        "metrics": metrics,
+        "communication": Ledger(read_transfers(context.directory.transfers)).summary(),
+        "inference_ms": inference_ms,
+        "generator": None,
+        "baselines": baselines,
+    }
+
+
+def _lightweight(context: RunContext, model: Segmenter, state: State) -> Evaluate:
+    def evaluate(sites: Sequence[str]) -> dict[str, SegmentationScores]:
+        model.load_trainable_state(state)
+        model.eval()
+        return {
+            site: score(
+                lambda images: model(images.to(context.server_device)),
+                context.split.samples(site, "test"),
+                batch_size=BATCH_SIZE,
+            )
+            for site in sites
+        }
+
+    return evaluate
+
+
+def _groups(context: RunContext, evaluate: Evaluate) -> dict[str, dict[str, dict[str, float]]]:
+    num_sites = min(MAX_SCORED_SITES, context.split.num_clients)
+    sites = [context.split.seen_sites[index] for index in range(num_sites)]
+    groups = {"seen": site_metrics(evaluate(sites))}
+    if context.split.unseen_site is not None:
+        groups["unseen"] = site_metrics(evaluate([context.split.unseen_site]))
+    return groups
+
+
+def _deliver(context: RunContext, state: State) -> None:
+    flat = layout_of(context.build(context.lightweight)).flatten(state)
+    names = [context.split.client_name(client) for client in context.all_clients()]
+    context.journal.keep(DELIVERY, up_to_unit=-1)
+    context.journal.transfers(
+        broadcast_transfers(names, flat, stage=DELIVERY, what="state", round_index=None)
+    )
+
+
+def _copy_synthetic_set(context: RunContext) -> None:
+    """The synthetic set belongs to the run directory as well as to the store."""
+    if synthesize.STAGE not in context.stages:
+        return
+    for path in sorted(context.stages[synthesize.STAGE].folder.glob("*.parquet")):
+        source = path
+        write_atomically(
+            context.directory.synthetic / path.name,
+            lambda temporary, source=source: shutil.copyfile(source, temporary),  # type: ignore[misc]
+        )

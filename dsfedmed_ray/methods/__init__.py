@@ -1,0 +1,1 @@
+"""Methods: the rows of a comparison. Each is a composition of rounds and stages."""

@@ -1,0 +1,231 @@
+"""Stage 5: foundation and lightweight model teach each other on the selected samples."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dsfedmed_ray.data.synthetic_samples import read_synthetic
+from dsfedmed_ray.learning.learnability import Selection, authors_batch_rows
+from dsfedmed_ray.learning.mutual_distillation import Distillation, PoolLearner
+from dsfedmed_ray.methods.best_state import BestState
+from dsfedmed_ray.methods.dsfedmed.adapt_foundation import FOUNDATION_FILE
+from dsfedmed_ray.methods.dsfedmed.select_samples import (
+    needs_scores,
+    score_pool,
+    selected_samples,
+    whole_pool,
+)
+from dsfedmed_ray.methods.fedavg import MODEL_FILE
+from dsfedmed_ray.methods.method import (
+    RunContext,
+    broadcast_transfers,
+    layout_of,
+    validation_dice,
+)
+from dsfedmed_ray.methods.resumable import UnitResult
+from dsfedmed_ray.models.segmenter import State
+from dsfedmed_ray.records import Transfer
+from dsfedmed_ray.runtime.client_pool import ClientPool
+from dsfedmed_ray.runtime.pending import FoundationHandle
+from dsfedmed_ray.seeding import named_torch_stream, torch_generator
+
+STAGE = "distill_mutually"
+
+
+class DistillationEpochs:
+    """The epochs of stage 5; a unit is an epoch."""
+
+    def __init__(
+        self,
+        context: RunContext,
+        pool: ClientPool,
+        foundation: FoundationHandle,
+        *,
+        synthetic: Path,
+        initial_lightweight: State,
+        initial_foundation: State,
+        config: Distillation,
+        selection: Selection,
+    ) -> None:
+        self._context = context
+        self._pool = pool
+        self._foundation = foundation
+        self._synthetic = synthetic
+        self._initial = initial_lightweight
+        self._initial_foundation = initial_foundation
+        self._config = config
+        self._selection = selection
+
+    def begin(self, content: dict[str, Any] | None) -> None:
+        """See :class:`~dsfedmed_ray.methods.resumable.ResumableWork`."""
+        self._model = self._context.build(self._context.lightweight)
+        self._model.load_trainable_state(self._initial)
+        self._model.to(self._context.server_device)
+        self._layout = layout_of(self._model)
+        self._learner = self._open_learner()
+        self._foundation.call("load_trainable_state", self._initial_foundation).result()
+        self._foundation.call("open_pool", self._synthetic).result()
+        self._foundation.call("start_distillation", self._config).result()
+        self._scores, self._best, self._last = torch.empty(0), BestState(), -1
+        self._unsaid: list[Transfer] = []
+        if content is None:
+            self._offer_initial()
+            return
+        self._model.load_trainable_state(content["model"])
+        self._learner.optimizer.load_state_dict(content["optimizer"])
+        self._foundation.call("restore_progress", content["foundation"]).result()
+        self._scores, self._last = content["scores"], content["epoch"]
+        self._best = BestState.restored(content["best"])
+
+    def advance(self, unit: int) -> UnitResult:
+        """One epoch: scores where they are due, one pass over the kept samples, validation."""
+        started = time.perf_counter()
+        if needs_scores(self._selection, unit):
+            self._scores = score_pool(
+                self._foundation,
+                self._learner,
+                self._masks,
+                self._selection,
+                self._config.temperature,
+            )
+        kept = (
+            selected_samples(self._scores, self._selection, self._context.seed, unit)
+            if len(self._scores)
+            else whole_pool(len(self._masks))
+        )
+        scored = time.perf_counter()
+        losses = [
+            self._step(unit, step, rows) for step, rows in enumerate(self._batches(unit, kept))
+        ]
+        trained = time.perf_counter()
+        self._last = unit
+        lightweight_loss, foundation_loss = np.mean(losses, axis=0)
+        values = {
+            "loss": float(lightweight_loss),
+            "foundation_loss": float(foundation_loss),
+            "num_selected": float(len(kept)),
+            "scoring_seconds": scored - started,
+            "training_seconds": trained - scored,
+        }
+        dice, transfers = self._validated(unit)
+        transfers, self._unsaid = self._unsaid + transfers, []
+        return UnitResult(values={**values, "validation_dice": dice}, transfers=transfers)
+
+    def is_finished(self) -> bool:
+        """Whether patience has run out."""
+        return self._best.is_exhausted(self._last, self._config.patience)
+
+    def snapshot(self) -> dict[str, Any]:
+        """See :class:`~dsfedmed_ray.methods.resumable.ResumableWork`."""
+        return {
+            "model": self._model.trainable_state(),
+            "optimizer": self._learner.optimizer.state_dict(),
+            "foundation": self._foundation.call("progress_state").result(),
+            "scores": self._scores,
+            "epoch": self._last,
+            "best": self._best.snapshot(),
+        }
+
+    def save(self, folder: Path) -> None:
+        """Writes the best lightweight model and the foundation model after the last epoch."""
+        best = {name: value.contiguous() for name, value in self._best.state.items()}
+        save_file(best, folder / MODEL_FILE)
+        state = self._foundation.call("trainable_state").result()
+        save_file({k: v.contiguous() for k, v in state.items()}, folder / FOUNDATION_FILE)
+
+    def _open_learner(self) -> PoolLearner:
+        samples = read_synthetic(self._synthetic)
+        images = np.stack([sample.image for sample in samples]).transpose(0, 3, 1, 2)
+        masks = np.stack([sample.mask for sample in samples]).transpose(0, 3, 1, 2)
+        self._masks = torch.tensor(np.ascontiguousarray(masks))
+        return PoolLearner(
+            self._model,
+            torch.tensor(np.ascontiguousarray(images)),
+            self._masks,
+            learning_rate=self._config.lightweight_learning_rate,
+            config=self._config,
+            augmentation=self._config.augmentation,
+            device=torch.device(self._context.server_device),
+        )
+
+    def _batches(self, epoch: int, kept: Tensor) -> tuple[Tensor, ...]:
+        generator = torch_generator(self._context.seed, STAGE, epoch, "batches")
+        order = torch.randperm(len(kept), generator=generator)
+        return kept[order].split(self._config.batch_size)
+
+    def _step(self, epoch: int, step: int, rows: Tensor) -> tuple[float, float]:
+        """One batch: both models run, exchange logits, and each makes its own update.
+
+        With the foundation model in its actor the two run at the same time.
+        """
+        stream = (self._context.seed, STAGE, epoch, step)
+        pending = self._foundation.call("begin" if self._config.mutual else "targets", rows)
+        with named_torch_stream(*stream, "layers"):
+            own_logits = self._learner.begin(rows, *stream, "augmentation")
+        foundation_logits = pending.result()
+        counted = self._counted(foundation_logits, own_logits, rows)
+        foundation_loss = (
+            self._foundation.call("finish", own_logits, counted) if self._config.mutual else None
+        )
+        own_loss = self._learner.finish(foundation_logits, counted)
+        return own_loss, foundation_loss.result() if foundation_loss is not None else 0.0
+
+    def _counted(self, foundation: Tensor, own: Tensor, rows: Tensor) -> Tensor | None:
+        if self._selection.rule != "authors_batch":
+            return None
+        return authors_batch_rows(
+            foundation,
+            own,
+            self._masks[rows].float(),
+            ratio=self._selection.ratio,
+            temperature=self._config.temperature,
+        )
+
+    def _offer_initial(self) -> None:
+        """The federated model itself is a candidate: distillation must earn its place."""
+        flat = self._layout.flatten(self._model.trainable_state())
+        clients = self._context.all_clients()
+        dice, sent = validation_dice(self._pool, clients, flat, stage=STAGE, unit=0)
+        self._unsaid = sent  # the clients hold this state already; its scores go out with epoch 0
+        self._best.offer(-1, dice, self._model.trainable_state())
+
+    def _validated(self, unit: int) -> tuple[float, list[Transfer]]:
+        flat = self._layout.flatten(self._model.trainable_state())
+        clients = self._context.all_clients()
+        dice, up = validation_dice(self._pool, clients, flat, stage=STAGE, unit=unit)
+        names = [self._pool.client_name(client) for client in clients]
+        down = broadcast_transfers(names, flat, stage=STAGE, what="candidate", round_index=unit)
+        self._best.offer(unit, dice, self._model.trainable_state())
+        return dice, down + up
+
+
+def distill_mutually(
+    context: RunContext,
+    pool: ClientPool,
+    *,
+    synthetic: Path,
+    initial_lightweight: State,
+    initial_foundation: State,
+    config: Distillation,
+    selection: Selection,
+    folder: Path,
+) -> None:
+    """Distils and writes both models to ``folder``."""
+    foundation = context.foundation_server()
+    epochs = DistillationEpochs(
+        context,
+        pool,
+        foundation,
+        synthetic=synthetic,
+        initial_lightweight=initial_lightweight,
+        initial_foundation=initial_foundation,
+        config=config,
+        selection=selection,
+    )
+    context.unit_loop(STAGE).run(STAGE, config.epochs, epochs, recover=foundation.replace)
+    epochs.save(folder)

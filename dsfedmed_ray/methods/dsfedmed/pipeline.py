@@ -1,0 +1,126 @@
+"""DSFedMed from end to end: five stages, each found in the stage store or run.
+
+Stages 1, 2, 4 and 5 need no client to wait for another: generation and distillation run beside the
+rounds of stage 3 in a real deployment. Here they are run one after the other.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from dsfedmed_ray.errors import ConfigurationError
+from dsfedmed_ray.learning.foundation_adaptation import Adaptation
+from dsfedmed_ray.learning.learnability import Selection
+from dsfedmed_ray.learning.mutual_distillation import Distillation
+from dsfedmed_ray.methods.dsfedmed import (
+    adapt_foundation,
+    distill_mutually,
+    synthesize,
+    tune_generators,
+)
+from dsfedmed_ray.methods.fedavg import (
+    MODEL_FILE,
+    FederatedTraining,
+    federated_stage,
+)
+from dsfedmed_ray.methods.method import MethodResult, RunContext, StageOutput
+
+
+@dataclass(frozen=True, kw_only=True)
+class DSFedMed:
+    """The method's settings, stage by stage.
+
+    Attributes:
+        federated: stage 3.
+        samples_per_client: synthetic samples generated from each ControlNet in stage 2.
+        adaptation: stage 4.
+        selection: stage 5, which samples.
+        distillation: stage 5, how.
+        name: the row's name.
+    """
+
+    federated: FederatedTraining
+    samples_per_client: int = 16
+    adaptation: Adaptation = field(default_factory=Adaptation)
+    selection: Selection = field(default_factory=Selection)
+    distillation: Distillation = field(default_factory=Distillation)
+    name: str = "dsfedmed"
+
+    def __post_init__(self) -> None:
+        if self.samples_per_client < 1:
+            raise ConfigurationError(
+                f"method.samples_per_client is {self.samples_per_client}; at least 1"
+            )
+
+    def run(self, context: RunContext) -> MethodResult:
+        """Runs the five stages."""
+        uploads = self._tune_generators(context)
+        synthetic = self._synthesize(context, uploads)
+        federated = federated_stage(context, self.federated)
+        adapted = self._adapt_foundation(context, synthetic)
+        distilled = self._distill_mutually(context, synthetic, federated, adapted)
+        return MethodResult(
+            lightweight=load_file(distilled.folder / MODEL_FILE),
+            foundation=load_file(distilled.folder / adapt_foundation.FOUNDATION_FILE),
+            rows={"fedavg": load_file(federated.folder / MODEL_FILE)},
+        )
+
+    def _tune_generators(self, context: RunContext) -> StageOutput:
+        return context.stage(
+            tune_generators.STAGE,
+            settings={"generator": context.generator},
+            inputs=[],
+            run=lambda folder: tune_generators.tune_generators(
+                context, self.federated.local, folder
+            ),
+        )
+
+    def _synthesize(self, context: RunContext, uploads: StageOutput) -> StageOutput:
+        return context.stage(
+            synthesize.STAGE,
+            settings={
+                "generator": context.generator,
+                "samples_per_client": self.samples_per_client,
+            },
+            inputs=[uploads],
+            run=lambda folder: synthesize.synthesize(
+                context, self.samples_per_client, uploads.folder, folder
+            ),
+        )
+
+    def _adapt_foundation(self, context: RunContext, synthetic: StageOutput) -> StageOutput:
+        return context.stage(
+            adapt_foundation.STAGE,
+            settings={"foundation": context.foundation, "adaptation": self.adaptation},
+            inputs=[synthetic],
+            run=lambda folder: adapt_foundation.adapt_foundation(
+                context, synthetic.folder, self.adaptation, folder
+            ),
+        )
+
+    def _distill_mutually(
+        self,
+        context: RunContext,
+        synthetic: StageOutput,
+        federated: StageOutput,
+        adapted: StageOutput,
+    ) -> StageOutput:
+        def run(folder: Path) -> None:
+            distill_mutually.distill_mutually(
+                context,
+                context.pool(self.federated.local),
+                synthetic=synthetic.folder,
+                initial_lightweight=load_file(federated.folder / MODEL_FILE),
+                initial_foundation=load_file(adapted.folder / adapt_foundation.FOUNDATION_FILE),
+                config=self.distillation,
+                selection=self.selection,
+                folder=folder,
+            )
+
+        return context.stage(
+            distill_mutually.STAGE,
+            settings={"distillation": self.distillation, "selection": self.selection},
+            inputs=[synthetic, federated, adapted],
+            run=run,
+        )

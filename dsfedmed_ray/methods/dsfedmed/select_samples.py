@@ -1,0 +1,52 @@
+"""Stage 5, first half: which synthetic samples the two models learn from in this epoch."""
+
+import torch
+from torch import Tensor
+
+from dsfedmed_ray.learning.learnability import Selection, learnability_scores, select
+from dsfedmed_ray.learning.mutual_distillation import PoolLearner
+from dsfedmed_ray.runtime.pending import FoundationHandle
+from dsfedmed_ray.seeding import torch_generator
+
+
+def score_pool(
+    foundation: FoundationHandle,
+    lightweight: PoolLearner,
+    masks: Tensor,
+    selection: Selection,
+    temperature: float,
+) -> Tensor:
+    """Learnability scores of the whole pool, from one forward pass of each model.
+
+    The foundation model needs its decoder only: its embeddings are kept. Both models work at the
+    same time where they are in different processes.
+    """
+    pending = foundation.call("pool_logits")
+    lightweight_logits = lightweight.pool_logits()
+    return learnability_scores(
+        pending.result(),
+        lightweight_logits,
+        masks.float(),
+        reliability_weight=selection.reliability_weight,
+        temperature=temperature,
+    )
+
+
+def needs_scores(selection: Selection, epoch: int) -> bool:
+    """Whether this epoch renews the scores.
+
+    Nothing is scored where everything is kept, or where the rule works inside each batch.
+    """
+    if selection.rule == "authors_batch" or (selection.rule == "topk" and selection.ratio == 1.0):
+        return False
+    return epoch % selection.every_epochs == 0
+
+
+def selected_samples(scores: Tensor, selection: Selection, seed: int, epoch: int) -> Tensor:
+    """Indices of the samples of this epoch, ascending."""
+    return select(scores, selection, torch_generator(seed, "select_samples", epoch))
+
+
+def whole_pool(size: int) -> Tensor:
+    """All indices."""
+    return torch.arange(size)

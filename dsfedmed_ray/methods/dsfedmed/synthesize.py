@@ -1,0 +1,60 @@
+"""Stage 2: the server turns the uploaded ControlNets into one synthetic image-mask set.
+
+``D~ = union over k of {(x~, m) : x~ = g(m; ControlNet_k), m in M_k}`` (paper, section "Generation").
+"""
+
+import time
+from pathlib import Path
+
+from dsfedmed_ray.errors import ConfigurationError
+from dsfedmed_ray.learning.generator_upload import GeneratorUpload
+from dsfedmed_ray.learning.image_generation import GenerationJob, plan_jobs
+from dsfedmed_ray.methods.method import RunContext
+from dsfedmed_ray.records import ProgressRecord
+
+STAGE = "synthesize"
+
+
+def synthesize(context: RunContext, samples_per_client: int, uploads: Path, folder: Path) -> None:
+    """Generates ``samples_per_client`` samples from each upload and writes them as Parquet.
+
+    Raises:
+        ConfigurationError: no client uploaded a ControlNet.
+    """
+    paths = {path.stem: path for path in sorted(uploads.glob("*.safetensors"))}
+    if not paths:
+        raise ConfigurationError(
+            "no client uploaded a ControlNet; see the notes on dropped clients"
+        )
+    jobs: list[GenerationJob] = []
+    for name, path in paths.items():
+        upload = GeneratorUpload.load(path)
+        jobs += plan_jobs(
+            context.generator,
+            upload,
+            client=name,
+            num_samples=samples_per_client,
+            seed=context.seed,
+        )
+    context.journal.keep(STAGE, up_to_unit=-1)
+    started = time.perf_counter()
+    with context.progress.stage(STAGE, len(jobs)):
+
+        def on_job(index: int) -> None:
+            record = ProgressRecord(
+                stage=STAGE, index=index, total=len(jobs), seconds=time.perf_counter() - started
+            )
+            context.progress.advance(record)
+            context.stop.raise_if_set(context.resume_hint)
+
+        context.engine.generate(context.generator, paths, jobs, folder, on_job)
+    seconds = time.perf_counter() - started
+    context.journal.progress(
+        ProgressRecord(
+            stage=STAGE,
+            index=len(jobs) - 1,
+            total=len(jobs),
+            seconds=seconds,
+            values={"num_samples": float(samples_per_client * len(paths))},
+        )
+    )

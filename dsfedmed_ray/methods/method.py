@@ -1,0 +1,255 @@
+"""What a method is, what it is given and what it gives."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from dsfedmed_ray.accounting.communication import payload_bytes
+from dsfedmed_ray.data.splits import SplitFederation
+from dsfedmed_ray.learning.aggregation import FlatState, StateLayout
+from dsfedmed_ray.methods.resumable import StopRequest, UnitLoop
+from dsfedmed_ray.models.segmenter import Segmenter, SegmenterConfig, State
+from dsfedmed_ray.progress import Progress
+from dsfedmed_ray.records import Transfer
+from dsfedmed_ray.run_directory import RunDirectory
+from dsfedmed_ray.runtime.checkpoints import CheckpointFolder
+from dsfedmed_ray.runtime.client import HospitalBuilder, LocalTraining
+from dsfedmed_ray.runtime.client_pool import ClientPool
+from dsfedmed_ray.runtime.engine import Engine
+from dsfedmed_ray.runtime.foundation_server import FoundationSettings
+from dsfedmed_ray.runtime.journal import Journal
+from dsfedmed_ray.runtime.pending import FoundationHandle
+from dsfedmed_ray.runtime.stage_store import StageStore, stage_key
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageOutput:
+    """A finished stage.
+
+    Attributes:
+        key: what it depends on, hashed.
+        folder: its files in the stage store; read only.
+        seconds: wall time of this run's work on it; near 0 if it was reused.
+        reused: whether another run, or an earlier start of this one, had finished it.
+    """
+
+    key: str
+    folder: Path
+    seconds: float
+    reused: bool
+
+
+@dataclass(kw_only=True)
+class RunContext:
+    """Everything a method needs from its surroundings.
+
+    Attributes:
+        seed: the run's seed.
+        split: sites, parts and roles.
+        lightweight: the lightweight model, which travels.
+        foundation: the foundation model, which never does.
+        generator: diffusion backbone and its fine-tuning; None for methods without synthesis.
+        engine: where work runs.
+        directory: the run's files.
+        store: finished stages.
+        journal: receives progress and transfers.
+        progress: shows them.
+        stop: the signals' flag.
+        server_device: where the server's lightweight model trains, ``cpu`` or ``cuda``.
+        checkpoint_every: units between two checkpoints.
+        stages: finished stages by name, filled as the run goes.
+
+    The pool of clients and the foundation model's server start when a stage first needs them and
+    stay for the stages after it; :meth:`close` ends them.
+    """
+
+    seed: int
+    split: SplitFederation
+    lightweight: SegmenterConfig
+    foundation: SegmenterConfig
+    generator: Any
+    engine: Engine
+    directory: RunDirectory
+    store: StageStore
+    journal: Journal
+    progress: Progress
+    stop: StopRequest
+    server_device: str = "cpu"
+    checkpoint_every: int = 1
+    stages: dict[str, StageOutput] = field(default_factory=dict)
+    _pool: ClientPool | None = field(default=None, init=False)
+    _foundation: FoundationHandle | None = field(default=None, init=False)
+
+    def pool(self, local: LocalTraining) -> ClientPool:
+        """The workers that serve this run's clients; a run has one kind of local training."""
+        if self._pool is None:
+            build = HospitalBuilder(
+                split=self.split,
+                model=self.lightweight,
+                local=local,
+                generator=self.generator,
+                seed=self.seed,
+                state_folder=self.directory.checkpoints / "clients",
+            )
+            self._pool = self.engine.start_pool(build)
+        return self._pool
+
+    def foundation_server(self) -> FoundationHandle:
+        """The foundation model's server."""
+        if self._foundation is None:
+            settings = FoundationSettings(
+                model=self.foundation,
+                split=self.split,
+                seed=self.seed,
+                embeddings_folder=self.store.root / "embeddings",
+            )
+            self._foundation = self.engine.start_foundation(settings)
+        return self._foundation
+
+    def close(self) -> None:
+        """Ends the pool and the foundation model's server."""
+        if self._pool is not None:
+            self._pool.close()
+        if self._foundation is not None:
+            self._foundation.close()
+        self._pool = self._foundation = None
+
+    def stage(
+        self,
+        name: str,
+        *,
+        settings: dict[str, Any],
+        inputs: Sequence[StageOutput],
+        run: Callable[[Path], None],
+    ) -> StageOutput:
+        """Takes a stage from the store or runs it.
+
+        Args:
+            name: its name.
+            settings: the configuration that touches it; seed and data are always included.
+            inputs: the stages it reads.
+            run: writes the stage's files into the folder it is given.
+        """
+        common = {"seed": self.seed, "data": self.split.fingerprint()}
+        key = stage_key(name, {**common, **settings}, [stage.key for stage in inputs])
+        started = time.perf_counter()
+        found = self.store.find(key)
+        if found is not None:
+            self.journal.restore_stage(name, found)
+            self.progress.note(f"{name}: taken from the stage store ({key})")
+        else:
+            with self.store.publishing(key) as temporary:
+                run(temporary)
+                self.journal.save_stage(name, temporary)
+        folder = self.store.find(key)
+        assert folder is not None
+        self.stages[name] = StageOutput(
+            key=key,
+            folder=folder,
+            seconds=time.perf_counter() - started,
+            reused=found is not None,
+        )
+        return self.stages[name]
+
+    def unit_loop(self, stage: str) -> UnitLoop:
+        """The resumable loop of a stage."""
+        return UnitLoop(
+            journal=self.journal,
+            progress=self.progress,
+            checkpoints=CheckpointFolder(self.directory.checkpoints / stage, self.progress.note),
+            stop=self.stop,
+            resume_hint=self.resume_hint,
+            checkpoint_every=self.checkpoint_every,
+        )
+
+    @property
+    def resume_hint(self) -> str:
+        """How to go on after an interruption, one line."""
+        return f"go on with: the same command, resume=true run.dir={self.directory.root}"
+
+    def build(self, model: SegmenterConfig) -> Segmenter:
+        """Builds a model for this federation."""
+        federation = self.split.federation
+        return model.build(
+            num_structures=len(federation.structures),
+            image_size=federation.image_size,
+            seed=self.seed,
+        )
+
+    def all_clients(self) -> range:
+        """The ids of all clients."""
+        return range(self.split.num_clients)
+
+
+def broadcast_transfers(
+    names: Sequence[str], flat: FlatState, *, stage: str, what: str, round_index: int | None
+) -> list[Transfer]:
+    """The ledger's lines for one state sent to several clients."""
+    num_bytes = payload_bytes(flat)
+    return [
+        Transfer(
+            client=name,
+            direction="downlink",
+            stage=stage,
+            what=what,
+            num_bytes=num_bytes,
+            round_index=round_index,
+        )
+        for name in names
+    ]
+
+
+def validation_dice(
+    pool: ClientPool, clients: Sequence[int], flat: FlatState, *, stage: str, unit: int
+) -> tuple[float, list[Transfer]]:
+    """Mean Dice of a state over clients' own validation pairs, and what travelled for it.
+
+    Each client counts the same, whatever its size: the aim is a model for every hospital. Only
+    the score travels here; the caller counts how the state came to the clients.
+    """
+    scores = dict(pool.map("evaluate", clients, flat, "validation"))
+    transfers = [
+        Transfer(
+            client=pool.client_name(client),
+            direction="uplink",
+            stage=stage,
+            what="validation_dice",
+            num_bytes=payload_bytes(scores[client]),
+            round_index=unit,
+        )
+        for client in sorted(scores)
+    ]
+    return sum(scores[client] for client in sorted(scores)) / len(scores), transfers
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodResult:
+    """What a method gives.
+
+    Attributes:
+        lightweight: trained state of the model that goes back to the hospitals.
+        foundation: trained state of the foundation model; None if the method has none.
+        rows: states of the lightweight model that the same run made on its way and that belong in
+            the table, by name; for DSFedMed the plain federated model.
+    """
+
+    lightweight: State
+    foundation: State | None = None
+    rows: dict[str, State] = field(default_factory=dict)
+
+
+class Method(Protocol):
+    """A row of a comparison: a frozen configuration with a ``run``."""
+
+    name: str
+
+    def run(self, context: RunContext) -> MethodResult:
+        """Runs the method; every file goes through the context."""
+        ...
+
+
+def layout_of(model: Segmenter) -> StateLayout:
+    """The layout of what travels of a model."""
+    return StateLayout.of(model.trainable_state())

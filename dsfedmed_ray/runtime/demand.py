@@ -1,0 +1,70 @@
+"""What an actor asks of Ray. Numbers only: nothing here imports Ray."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from dsfedmed_ray.errors import ConfigurationError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demand:
+    """Resources of one actor, in Ray's units.
+
+    Attributes:
+        num_cpus: logical CPUs; 0 for actors that outlive a stage, which set their own threads.
+        num_gpus: a GPU or a fraction of one; ``auto`` is a fair fraction where the cluster has
+            GPUs and 0 elsewhere; a number is a demand.
+        resources: custom resources by name, for example ``{"foundation": 1}``.
+    """
+
+    num_cpus: float = 0.0
+    num_gpus: float | Literal["auto"] = "auto"
+    resources: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        amounts = {"num_cpus": self.num_cpus, **self.resources}
+        if self.num_gpus != "auto":
+            amounts["num_gpus"] = self.num_gpus
+        for name, amount in amounts.items():
+            if not isinstance(amount, int | float) or amount < 0:
+                raise ConfigurationError(
+                    f"runtime.resources: {name} is {amount!r}; allowed: 0 or more"
+                    + (", or 'auto'" if name == "num_gpus" else "")
+                )
+
+    def bundle(self) -> dict[str, float]:
+        """The demand as a Ray bundle, zeros left out."""
+        if self.num_gpus == "auto":
+            raise ValueError("resolve 'auto' first")
+        wanted = {"CPU": self.num_cpus, "GPU": float(self.num_gpus), **self.resources}
+        return {name: amount for name, amount in wanted.items() if amount > 0}
+
+
+def resolve_gpu_fractions(
+    foundation: Demand, client: Demand, num_clients: int, num_cluster_gpus: float
+) -> tuple[Demand, Demand]:
+    """Replaces ``auto`` by numbers.
+
+    On one GPU the foundation actor takes half and the clients share the other half; on more, the
+    foundation actor has a GPU of its own and the clients share the rest.
+    """
+    if num_cluster_gpus <= 0:
+        share_foundation = share_client = 0.0
+    elif num_cluster_gpus <= 1:
+        share_foundation = 0.5 * num_cluster_gpus
+        share_client = _rounded_down(0.5 * num_cluster_gpus / num_clients)
+    else:
+        share_foundation = 1.0
+        share_client = min(1.0, _rounded_down((num_cluster_gpus - 1.0) / num_clients))
+    return _with_gpus(foundation, share_foundation), _with_gpus(client, share_client)
+
+
+def _rounded_down(fraction: float) -> float:
+    # Ray counts in steps of 1e-4; rounding up would ask for more than there is.
+    return int(fraction * 10_000) / 10_000
+
+
+def _with_gpus(demand: Demand, share: float) -> Demand:
+    if demand.num_gpus != "auto":
+        return demand
+    return Demand(num_cpus=demand.num_cpus, num_gpus=share, resources=demand.resources)

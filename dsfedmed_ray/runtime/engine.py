@@ -1,0 +1,227 @@
+"""Where a run's work happens: in this process, or on Ray. Both give the same bits."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+
+from dsfedmed_ray.errors import ConfigurationError
+from dsfedmed_ray.learning.image_generation import GenerationJob
+from dsfedmed_ray.runtime.client import HospitalBuilder
+from dsfedmed_ray.runtime.client_pool import ClientPool, Note, SerialPool
+from dsfedmed_ray.runtime.demand import Demand
+from dsfedmed_ray.runtime.failures import FailurePolicy
+from dsfedmed_ray.runtime.foundation_server import FoundationServer, FoundationSettings
+from dsfedmed_ray.runtime.pending import Done, FoundationHandle, Pending
+from dsfedmed_ray.runtime.synthetic_store import generate_here
+
+ClientMode = Literal["serial", "actors", "pool", "auto"]
+MODES = ("serial", "actors", "pool", "auto")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threads:
+    """Torch threads by role; part of what decides bits, so equal under every placement.
+
+    Attributes:
+        client: of a client's training.
+        generator: of a generator actor.
+        foundation: of the foundation model.
+    """
+
+    client: int = 1
+    generator: int = 1
+    foundation: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("client", "generator", "foundation"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(
+                    f"runtime.threads.{name} is {getattr(self, name)}; at least 1"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What each kind of actor asks of Ray.
+
+    Attributes:
+        client: a client actor or worker.
+        foundation: the foundation model's actor.
+        generator: a generator actor of stage 2; it lives for that stage only.
+        num_generators: generator actors.
+    """
+
+    client: Demand = field(default_factory=Demand)
+    foundation: Demand = field(default_factory=Demand)
+    generator: Demand = field(default_factory=lambda: Demand(num_cpus=0.5))
+    num_generators: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeConfig:
+    """How a run is placed.
+
+    Attributes:
+        clients: ``serial`` runs everything in this process; ``actors`` gives each client an actor;
+            ``pool`` serves virtual clients from ``num_workers`` actors; ``auto`` takes ``actors``
+            where they fit the machine, else ``pool``.
+        num_workers: workers of a pool; None is one a CPU.
+        chunk_size: clients a task; None chooses by guided self-scheduling.
+        threads: torch threads by role.
+        resources: what actors ask of Ray.
+        failures: what happens on failures.
+        address: a running cluster; None starts Ray on this machine for this run.
+        num_cpus: logical CPUs of a Ray started here; None counts the machine's.
+        num_gpus: logical GPUs of a Ray started here; None counts the machine's.
+        object_store_bytes: Ray's shared memory when it is started here.
+        checkpoint_every: units between two checkpoints.
+    """
+
+    clients: ClientMode = "auto"
+    num_workers: int | None = None
+    chunk_size: int | None = None
+    threads: Threads = field(default_factory=Threads)
+    resources: Resources = field(default_factory=Resources)
+    failures: FailurePolicy = field(default_factory=FailurePolicy)
+    address: str | None = None
+    num_cpus: int | None = None
+    num_gpus: int | None = None
+    object_store_bytes: int = 512 * 2**20
+    checkpoint_every: int = 1
+
+    def __post_init__(self) -> None:
+        if self.clients not in MODES:
+            raise ConfigurationError(
+                f"runtime.clients is {self.clients!r}; allowed: {', '.join(MODES)}"
+            )
+        for name in ("num_workers", "chunk_size", "checkpoint_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigurationError(f"runtime.{name} is {value}; at least 1")
+
+
+class Engine(Protocol):
+    """Where a method's work runs."""
+
+    def start_pool(self, build: HospitalBuilder) -> ClientPool:
+        """Starts workers that serve clients."""
+        ...
+
+    def start_foundation(self, settings: FoundationSettings) -> FoundationHandle:
+        """Starts the foundation model's server."""
+        ...
+
+    def generate(
+        self,
+        generator: Any,
+        uploads: dict[str, Path],
+        jobs: Sequence[GenerationJob],
+        folder: Path,
+        on_job: Callable[[int], None],
+    ) -> None:
+        """Runs generation jobs and writes the synthetic set into ``folder``.
+
+        Args:
+            generator: the generator's configuration.
+            uploads: each client's upload file.
+            jobs: what to generate.
+            folder: receives Parquet files.
+            on_job: called with 0, 1, ... as jobs end.
+        """
+        ...
+
+
+@contextmanager
+def open_engine(config: RuntimeConfig, num_clients: int, note: Note) -> Iterator[Engine]:
+    """Opens the engine that the configuration asks for and closes it at the end.
+
+    Args:
+        config: the placement.
+        num_clients: clients of the federation, to choose between actors and a pool.
+        note: receives one line for each decision and each failure.
+    """
+    if config.clients == "serial":
+        yield SerialEngine(config, note)
+        return
+    from dsfedmed_ray.runtime.ray_engine import open_ray_engine  # serial runs never import Ray
+
+    with open_ray_engine(config, num_clients, note) as engine:
+        yield engine
+
+
+class SerialEngine:
+    """Everything in this process, without Ray."""
+
+    def __init__(self, config: RuntimeConfig, note: Note) -> None:
+        self._config = config
+        self._note = note
+
+    def start_pool(self, build: HospitalBuilder) -> ClientPool:
+        """See :class:`Engine`."""
+        num_gpus = _gpus_here(self._config.resources.client)
+        return SerialPool(
+            replace(build, num_gpus=num_gpus),
+            num_threads=self._config.threads.client,
+            policy=self._config.failures,
+            client_name=build.split.client_name,
+            note=self._note,
+        )
+
+    def start_foundation(self, settings: FoundationSettings) -> FoundationHandle:
+        """See :class:`Engine`."""
+        return LocalFoundation(
+            replace(
+                settings,
+                num_threads=self._config.threads.foundation,
+                num_gpus=_gpus_here(self._config.resources.foundation),
+            )
+        )
+
+    def generate(
+        self,
+        generator: Any,
+        uploads: dict[str, Path],
+        jobs: Sequence[GenerationJob],
+        folder: Path,
+        on_job: Callable[[int], None],
+    ) -> None:
+        """See :class:`Engine`."""
+        generate_here(
+            generator,
+            uploads,
+            jobs,
+            folder,
+            num_threads=self._config.threads.generator,
+            num_gpus=_gpus_here(self._config.resources.generator),
+            on_job=on_job,
+        )
+
+
+def _gpus_here(demand: Demand) -> float:
+    """In one process nothing is shared: ``auto`` takes the GPU where there is one."""
+    if demand.num_gpus == "auto":
+        return 1.0 if torch.cuda.is_available() else 0.0
+    return float(demand.num_gpus)
+
+
+class LocalFoundation:
+    """The foundation model's server in this process."""
+
+    def __init__(self, settings: FoundationSettings) -> None:
+        self._settings = settings
+        self._server = FoundationServer(settings)
+
+    def call(self, method: str, *arguments: Any) -> Pending:
+        """Runs a method now."""
+        return Done(getattr(self._server, method)(*arguments))
+
+    def replace(self) -> None:
+        """Builds the server again."""
+        self._server = FoundationServer(self._settings)
+
+    def close(self) -> None:
+        """Nothing to end."""

@@ -1,0 +1,177 @@
+"""The engine on Ray: client actors, generator actors and the foundation model's actor."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from dsfedmed_ray.errors import ResourceError
+from dsfedmed_ray.learning.image_generation import GenerationJob
+from dsfedmed_ray.runtime.client import HospitalBuilder
+from dsfedmed_ray.runtime.client_pool import ClientPool, Note
+from dsfedmed_ray.runtime.demand import resolve_gpu_fractions
+from dsfedmed_ray.runtime.engine import RuntimeConfig
+from dsfedmed_ray.runtime.foundation_actor import RemoteFoundation
+from dsfedmed_ray.runtime.foundation_server import FoundationSettings
+from dsfedmed_ray.runtime.pending import FoundationHandle
+from dsfedmed_ray.runtime.placement import Placement
+from dsfedmed_ray.runtime.ray_pool import RayPool
+from dsfedmed_ray.runtime.synthetic_store import generate_on_ray
+
+ACTOR_BYTES = 700 * 2**20
+"""Memory of a client actor before its model and data, for ``auto`` to judge what fits."""
+
+ACTORS_PER_CPU = 4
+"""More actors than this a CPU only wait for each other."""
+
+
+@contextmanager
+def open_ray_engine(config: RuntimeConfig, num_clients: int, note: Note) -> Iterator["RayEngine"]:
+    """Starts or joins Ray for the time of a run; an already connected Ray is used and left.
+
+    Raises:
+        ResourceError: there is no cluster at ``config.address``, or it cannot hold the run.
+    """
+    joined = ray.is_initialized()
+    if not joined:
+        _connect(config)
+    try:
+        engine = RayEngine(config, num_clients, note)
+        yield engine
+    finally:
+        if not joined:
+            ray.shutdown()
+
+
+def _connect(config: RuntimeConfig) -> None:
+    # A worker with no share of a GPU must not see any; Ray's coming default is set today.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    common = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if config.address is not None:
+        try:
+            ray.init(address=config.address, **common)
+        except ConnectionError as error:
+            raise ResourceError(
+                f"no Ray cluster answers at {config.address!r}; start one (ray up cluster.yaml) "
+                "or leave runtime.address empty to run on this machine"
+            ) from error
+        return
+    ray.init(
+        num_cpus=config.num_cpus,
+        num_gpus=config.num_gpus,
+        object_store_memory=config.object_store_bytes,
+        include_dashboard=False,
+        **common,
+    )
+
+
+class RayEngine:
+    """Places a run's actors.
+
+    Args:
+        config: the placement.
+        num_clients: clients of the federation.
+        note: receives one line for each decision and each failure.
+    """
+
+    def __init__(self, config: RuntimeConfig, num_clients: int, note: Note) -> None:
+        self._config = config
+        self._note = note
+        cluster = ray.cluster_resources()
+        self._pinned = self._gives_each_client_an_actor(num_clients, cluster)
+        self._num_workers = (
+            num_clients if self._pinned else config.num_workers or max(1, int(cluster["CPU"]))
+        )
+        num_gpus = cluster.get("GPU", 0.0)
+        resources = config.resources
+        self._foundation_demand, self._client_demand = resolve_gpu_fractions(
+            resources.foundation, resources.client, self._num_workers, num_gpus
+        )
+        # The foundation actor starts after stage 2, so generators may have its share.
+        share = self._foundation_demand.num_gpus if num_gpus else 0.0
+        self._generator_demand = (
+            replace(resources.generator, num_gpus=share)
+            if resources.generator.num_gpus == "auto"
+            else resources.generator
+        )
+        kind = "one actor a client" if self._pinned else "virtual clients on a pool"
+        note(
+            f"Ray: {self._num_workers} client actors ({kind}), {cluster['CPU']:g} CPUs, "
+            f"{num_gpus:g} GPUs; a client holds {self._client_demand.num_gpus:g} GPU, "
+            f"the foundation model {self._foundation_demand.num_gpus:g}"
+        )
+
+    def start_pool(self, build: HospitalBuilder) -> ClientPool:
+        """See :class:`~dsfedmed_ray.runtime.engine.Engine`."""
+        placement = Placement("clients", [self._client_demand] * self._num_workers)
+        return RayPool(
+            replace(build, num_gpus=float(self._client_demand.num_gpus)),
+            num_workers=self._num_workers,
+            pinned=self._pinned,
+            num_threads=self._config.threads.client,
+            placement=placement,
+            chunk_size=self._config.chunk_size,
+            policy=self._config.failures,
+            client_name=build.split.client_name,
+            note=self._note,
+        )
+
+    def start_foundation(self, settings: FoundationSettings) -> FoundationHandle:
+        """See :class:`~dsfedmed_ray.runtime.engine.Engine`."""
+        demand = self._foundation_demand
+        return RemoteFoundation(
+            replace(
+                settings,
+                num_threads=self._config.threads.foundation,
+                num_gpus=float(demand.num_gpus),
+            ),
+            demand,
+        )
+
+    def generate(
+        self,
+        generator: Any,
+        uploads: dict[str, Path],
+        jobs: Sequence[GenerationJob],
+        folder: Path,
+        on_job: Callable[[int], None],
+    ) -> None:
+        """See :class:`~dsfedmed_ray.runtime.engine.Engine`."""
+        self._check_room_for_generators()
+        generate_on_ray(
+            generator,
+            uploads,
+            jobs,
+            folder,
+            num_threads=self._config.threads.generator,
+            demand=self._generator_demand,
+            num_actors=self._config.resources.num_generators,
+            on_job=on_job,
+        )
+
+    def _gives_each_client_an_actor(self, num_clients: int, cluster: dict[str, float]) -> bool:
+        if self._config.clients != "auto":
+            return self._config.clients == "actors"
+        if self._config.num_workers is not None:
+            return False
+        few = num_clients <= ACTORS_PER_CPU * cluster["CPU"]
+        return few and num_clients * ACTOR_BYTES <= 0.5 * cluster["memory"]
+
+    def _check_room_for_generators(self) -> None:
+        """A Ray Dataset needs a CPU for its own tasks, else it waits for ever."""
+        cpus = ray.cluster_resources()["CPU"]
+        demand = self._generator_demand
+        asked = demand.num_cpus * self._config.resources.num_generators
+        if asked > cpus - 1:
+            raise ResourceError(
+                f"{self._config.resources.num_generators} generator actors of "
+                f"{demand.num_cpus:g} CPU leave less than one of {cpus:g} CPUs to the data "
+                "pipeline; lower runtime.resources.num_generators or "
+                "runtime.resources.generator.num_cpus"
+            )

@@ -1,0 +1,144 @@
+"""Generation of the synthetic set, in this process or as a Ray Dataset over generator actors.
+
+A job is a fixed batch of masks and seeds, so its images do not depend on who runs it or when. The
+set is Parquet with Arrow's own fixed-shape tensors: ``pyarrow`` alone reads it.
+"""
+
+import pickle
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from dsfedmed_ray.data.synthetic_samples import to_table, write_synthetic
+from dsfedmed_ray.learning.generator_upload import GeneratorUpload
+from dsfedmed_ray.learning.image_generation import GenerationJob, run_job
+from dsfedmed_ray.runtime.demand import Demand
+from dsfedmed_ray.runtime.devices import role_device
+
+MAX_RESTARTS = 3
+_POLL_SECONDS = 0.5
+
+
+class JobRunner:
+    """Runs generation jobs with one resident backbone; loads a client's ControlNet when needed.
+
+    Args:
+        generator: the generator's configuration.
+        uploads: each client's upload file.
+        num_threads: torch threads.
+        num_gpus: share of a GPU.
+    """
+
+    def __init__(
+        self, generator: Any, uploads: dict[str, Path], num_threads: int, num_gpus: float
+    ) -> None:
+        torch.set_num_threads(num_threads)
+        self._device = role_device(num_gpus)
+        self._generator = generator.build(device=self._device)
+        self._uploads = uploads
+        self._upload = lru_cache(maxsize=1)(self._load)  # jobs come client by client
+
+    def _load(self, client: str) -> GeneratorUpload:
+        return GeneratorUpload.load(self._uploads[client])
+
+    def run(self, job: GenerationJob) -> pa.Table:
+        """The job's samples as rows."""
+        return to_table(run_job(self._generator, self._upload(job.client), job))
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Runs the jobs of a Ray Data batch."""
+        jobs = [pickle.loads(row.as_py()) for row in batch["job"]]
+        return pa.concat_tables([self.run(job) for job in jobs])
+
+
+def generate_here(
+    generator: Any,
+    uploads: dict[str, Path],
+    jobs: Sequence[GenerationJob],
+    folder: Path,
+    *,
+    num_threads: int,
+    num_gpus: float,
+    on_job: Callable[[int], None],
+) -> None:
+    """Runs jobs one after the other in this process and writes them to ``folder``."""
+    before = torch.get_num_threads()
+    try:
+        runner = JobRunner(generator, uploads, num_threads, num_gpus)
+        for index, job in enumerate(jobs):
+            write_synthetic(runner.run(job), folder / f"part-{index:05d}.parquet")
+            on_job(index)
+    finally:
+        torch.set_num_threads(before)
+
+
+def generate_on_ray(
+    generator: Any,
+    uploads: dict[str, Path],
+    jobs: Sequence[GenerationJob],
+    folder: Path,
+    *,
+    num_threads: int,
+    demand: Demand,
+    num_actors: int,
+    on_job: Callable[[int], None],
+) -> None:
+    """Runs jobs as a Ray Dataset over generator actors; each job becomes one Parquet file.
+
+    A generator actor that dies is restarted up to :data:`MAX_RESTARTS` times and its job done
+    again.
+    """
+    import ray.data
+    from ray.data import ActorPoolStrategy, DataContext
+    from ray.data.context import ArrowFixedShapeTensorFormat
+
+    data_context = DataContext.get_current()
+    data_context.arrow_fixed_shape_tensor_format = ArrowFixedShapeTensorFormat.ARROW_NATIVE
+    data_context.enable_progress_bars = False
+    rows = [{"job": pickle.dumps(job)} for job in jobs]
+    bundle = {"num_cpus": demand.num_cpus, "num_gpus": float(demand.num_gpus)}
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        JobRunner,
+        fn_constructor_args=(generator, uploads, num_threads, float(demand.num_gpus)),
+        batch_size=1,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(size=min(num_actors, len(jobs))),
+        max_restarts=MAX_RESTARTS,
+        max_task_retries=MAX_RESTARTS,
+        resources=dict(demand.resources) or None,
+        **bundle,
+    )
+    with _counting_files(folder, on_job):
+        dataset.write_parquet(str(folder))
+
+
+@contextmanager
+def _counting_files(folder: Path, on_job: Callable[[int], None]) -> Iterator[None]:
+    """Reports jobs by the files that appear, since a Ray Dataset writes out of our sight."""
+    stop = threading.Event()
+    seen = 0
+
+    def report() -> None:
+        nonlocal seen
+        for index in range(seen, len(list(folder.glob("*.parquet")))):
+            on_job(index)
+            seen = index + 1
+
+    def watch() -> None:
+        while not stop.wait(_POLL_SECONDS):
+            report()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        watcher.join()
+    report()

@@ -25,6 +25,9 @@ UNITS = {
 }
 """What one step of a stage is called; ``step`` for stages that are not listed."""
 
+UNORDERED_UNITS = ("client", "job")
+"""Units that finish in any order: a bar counts them. Rounds and epochs have their place."""
+
 HIDDEN = ("num_replies", "num_clients", "downlink_bytes")
 """Values that have no phrase of their own in a line; ``rounds.jsonl`` holds them all."""
 
@@ -178,10 +181,11 @@ class RichProgress:
 
     def advance(self, record: ProgressRecord) -> None:
         """Moves the stage's bar; a resumed stage starts where it had stopped."""
-        values = "  ".join(_phrases(record.values))
-        self._display.update(
-            self._bars[record.stage], completed=record.index + 1, total=record.total, values=values
-        )
+        bar, values = self._bars[record.stage], "  ".join(_phrases(record.values))
+        if UNITS.get(record.stage) in UNORDERED_UNITS:
+            self._display.update(bar, advance=1, values=values)
+        else:
+            self._display.update(bar, completed=record.index + 1, values=values)
 
     def note(self, text: str) -> None:
         """Prints the text above the bars."""

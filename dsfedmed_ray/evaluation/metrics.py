@@ -22,6 +22,8 @@ import torch
 from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
+from dsfedmed_ray.models.monai_import import monai_module
+
 PROBABILITY_THRESHOLD = 0.5
 
 
@@ -87,12 +89,11 @@ def image_scores(
         logits: of the model.
         masks: 0 and 1.
     """
-    from monai.metrics import compute_dice, compute_iou
-
+    monai_metrics = monai_module("monai.metrics")
     predicted, given = predicted_masks(logits).float(), (masks > 0).float()
     return ImageScores(
-        dice=compute_dice(predicted, given, ignore_empty=False),
-        iou=compute_iou(predicted, given, ignore_empty=False),
+        dice=monai_metrics.compute_dice(predicted, given, ignore_empty=False),
+        iou=monai_metrics.compute_iou(predicted, given, ignore_empty=False),
         hd95_px=_hd95(predicted, given),
     )
 
@@ -101,18 +102,20 @@ def _hd95(
     predicted: Float[Tensor, "batch structures height width"],
     given: Float[Tensor, "batch structures height width"],
 ) -> Float[Tensor, "batch structures"]:
-    from monai.metrics import compute_hausdorff_distance
-
     has_prediction, has_mask = predicted.any(-1).any(-1), given.any(-1).any(-1)
     diagonal_px = math.hypot(*predicted.shape[-2:])
     distances = torch.where(has_prediction == has_mask, 0.0, diagonal_px)
     # MONAI answers NaN or infinity, with a warning, where an outline is missing: it never sees one.
     both = has_prediction & has_mask
     if both.any():
-        distances[both] = compute_hausdorff_distance(
-            predicted[both].unsqueeze(1),
-            given[both].unsqueeze(1),
-            include_background=True,
-            percentile=95,
-        ).squeeze(1)
+        distances[both] = (
+            monai_module("monai.metrics")
+            .compute_hausdorff_distance(
+                predicted[both].unsqueeze(1),
+                given[both].unsqueeze(1),
+                include_background=True,
+                percentile=95,
+            )
+            .squeeze(1)
+        )
     return distances

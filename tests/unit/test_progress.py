@@ -74,6 +74,17 @@ def test_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "saved [to] runs/a" in text
 
 
+def test_clients_are_counted_as_they_finish(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Client 4 of 4 finishes first: one of four is done."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    stream = Terminal()
+    with show_progress(stream) as progress, progress.stage("tune_generators", 4):
+        progress.advance(ProgressRecord(stage="tune_generators", index=3, total=4, seconds=1.0))
+    assert "1/4" in stream.getvalue()
+    assert "4/4" not in stream.getvalue()
+
+
 def test_silence(capsys: pytest.CaptureFixture[str]) -> None:
     progress = SilentProgress()
     with progress.stage("train_federated", 20):

@@ -42,7 +42,7 @@ class BrainSitesConfig:
             the sites are named ``t1_a``, ``t1_b``, ``t2_a`` and so on.
         num_sites: a population of this many sites instead, each with a scanner of a random
             sequence, named ``site_000000`` and so on; null for the sites of ``sequences``.
-        pairs_per_site: pairs of every site, or one number for each of ``sequences``.
+        pairs_per_site: pairs of every site, or several numbers that repeat over the sites.
         slices_per_subject: pairs cut from one subject; a subject is never divided by a split.
         max_train_pairs: the most training pairs of a seen site, which the split keeps to
             (conf/split reads it from here); null for all.
@@ -85,18 +85,11 @@ class BrainSitesConfig:
                 f"brain_sites has {num_sites} sites, a federation needs at least two; "
                 "raise data.num_sites or lengthen data.sequences"
             )
-        if isinstance(self.pairs_per_site, int):
-            smallest = self.pairs_per_site
-        elif len(self.pairs_per_site) == num_sites:
-            smallest = min(self.pairs_per_site)
-        else:
-            raise ConfigurationError(
-                f"data.pairs_per_site has {len(self.pairs_per_site)} numbers for {num_sites} "
-                "sites; give one number for each site or one for all"
-            )
+        pairs = self.pairs_per_site
+        smallest = pairs if isinstance(pairs, int) else min(pairs, default=0)
         if smallest < 1:
             raise ConfigurationError(
-                f"data.pairs_per_site holds {smallest}; every site needs at least 1"
+                f"data.pairs_per_site {pairs} leaves a site without pairs; use at least 1 for each"
             )
 
     def build(self) -> "BrainSites":
@@ -127,7 +120,7 @@ class BrainSites:
         """
         position = self._position(site)
         pairs = self.config.pairs_per_site
-        return pairs if isinstance(pairs, int) else pairs[position]
+        return pairs if isinstance(pairs, int) else pairs[position % len(pairs)]
 
     def group(self, site: str, index: int) -> str:
         """The subject that a pair was cut from."""

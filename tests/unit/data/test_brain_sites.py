@@ -131,6 +131,12 @@ def test_a_sample_takes_ten_milliseconds_at_most() -> None:
     assert min(seconds) < 0.010
 
 
+def test_several_numbers_of_pairs_repeat_over_the_sites() -> None:
+    federation = BrainSitesConfig(num_sites=5, pairs_per_site=[8, 4]).build()
+
+    assert [federation.num_pairs(site) for site in federation.sites] == [8, 4, 8, 4, 8]
+
+
 def test_fingerprints_follow_the_configuration() -> None:
     assert BrainSitesConfig().build().fingerprint() == BrainSitesConfig().build().fingerprint()
     prints = {
@@ -167,9 +173,9 @@ def test_unknown_sites_and_pairs_are_refused() -> None:
         ({"num_sites": 1}, "brain_sites has 1 sites, a federation needs at least two"),
         ({"image_size": 16}, "data.image_size 16 is below 32"),
         ({"slices_per_subject": 0}, "data.slices_per_subject 0 is below 1"),
-        ({"pairs_per_site": [4, 4]}, "data.pairs_per_site has 2 numbers for 4 sites"),
-        ({"pairs_per_site": [4, 4, 0, 4]}, "data.pairs_per_site holds 0; every site needs"),
-        ({"pairs_per_site": 0}, "data.pairs_per_site holds 0; every site needs at least 1"),
+        ({"pairs_per_site": [4, 0]}, r"data.pairs_per_site \(4, 0\) leaves a site without pairs"),
+        ({"pairs_per_site": []}, r"data.pairs_per_site \(\) leaves a site without pairs"),
+        ({"pairs_per_site": 0}, "data.pairs_per_site 0 leaves a site without pairs; use at"),
     ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, object], message: str) -> None:

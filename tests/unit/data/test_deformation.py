@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dsfedmed_ray.data.deformation import draw_deformation
+from dsfedmed_ray.data.deformation import Deformation, draw_deformation
 
 
 def _positions(seed: int, size: int) -> np.ndarray:
@@ -34,12 +34,11 @@ def test_subjects_differ_by_millimetres() -> None:
     assert 1 < difference.mean() < 20
 
 
-def test_outside_the_template_is_nothing() -> None:
-    deformation = draw_deformation(np.random.default_rng(0), size=64, field_of_view_mm=208)
-    deformation.positions[:, :8] += 1000
+def test_positions_between_pixels_are_mixed() -> None:
+    """The map holds its own position, 10 x row + column; outside is 0."""
+    rows, columns = np.indices((6, 6), dtype=np.float32)
+    positions = np.array([[[2.5, 5.0, 9.0]], [[3.25, 5.0, -4.0]]], np.float32)
 
-    warped = deformation.warp(np.ones((2, 208, 208), np.float32))
+    warped = Deformation(positions=positions).warp(np.stack([10 * rows + columns, rows]))
 
-    assert warped.shape == (2, 64, 64)
-    assert not warped[:, :8].any()
-    np.testing.assert_allclose(warped[:, 24:40, 24:40], 1, rtol=1e-5)
+    np.testing.assert_allclose(warped, [[[28.25, 55.0, 0.0]], [[2.5, 5.0, 0.0]]], rtol=1e-5)

@@ -1,0 +1,1 @@
+"""Runs side by side: methods, and their differences on the same split and seed."""

@@ -4,18 +4,22 @@ An object store has no atomic rename, so a manifest written last takes its place
 a manifest is not there, however many of its files are. Stores are named by URI and reached through
 ``pyarrow.fs``: ``s3://bucket/path``, ``gs://bucket/path`` and ``file:///path``. An S3 server other
 than Amazon's is named in the query: ``s3://bucket/path?endpoint_override=HOST:PORT&scheme=http``.
+
+From a shell: ``python -m dsfedmed_ray.runtime.publishing publish FOLDER URI`` and ``... fetch URI
+FOLDER``.
 """
 
+import argparse
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
-from dsfedmed_ray.errors import CheckpointError, ConfigurationError, RunDirectoryError
+from dsfedmed_ray.errors import CheckpointError, ConfigurationError, RunDirectoryError, UserError
 
 MANIFEST_NAME = "manifest.json"
 _CHUNK_BYTES = 8 * 2**20
@@ -236,3 +240,27 @@ def _download(store: Any, root: str, uri: str, file: PublishedFile, folder: Path
             f"{digest.hexdigest()[:12]}, the manifest says {file.num_bytes} with "
             f"{file.sha256[:12]}; publish the folder again"
         )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Publishes or fetches a folder; what the user can mend ends with exit code 2 and one line."""
+    parser = argparse.ArgumentParser(prog="python -m dsfedmed_ray.runtime.publishing")
+    commands = parser.add_subparsers(dest="command", required=True)
+    to_store = commands.add_parser("publish", help="copy a finished folder to an object store")
+    to_store.add_argument("folder", type=Path)
+    to_store.add_argument("uri")
+    from_store = commands.add_parser("fetch", help="copy a published folder to this machine")
+    from_store.add_argument("uri")
+    from_store.add_argument("folder", type=Path)
+    given = parser.parse_args(arguments)
+    try:
+        if given.command == "publish":
+            publish(given.folder, given.uri)
+        else:
+            fetch(given.uri, given.folder)
+    except UserError as error:
+        parser.exit(2, f"{error}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,6 @@
 """A head started by cluster.yaml's own commands: who may join it, and who is told why not."""
 
+import importlib.util
 import os
 import re
 import shlex
@@ -22,6 +23,8 @@ import dsfedmed_ray
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.ray
+# Ray's dashboard, and with it `ray job`, comes with ray[default] alone, as on a cluster.
+HAS_DASHBOARD = importlib.util.find_spec("aiohttp") is not None
 
 CHECK = """
 import sys
@@ -47,9 +50,10 @@ except ResourceError as error:
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """A running head: its address, and the environment of a driver that may join it."""
+    """A running head: its addresses, and the environment of a driver that may join it."""
 
     address: str
+    dashboard: str
     environment: dict[str, str]
 
 
@@ -72,8 +76,11 @@ def start_command(port: int, session: Path) -> str:
         "--object-manager-port=8076": "",
         "--object-store-memory=8000000000": "--object-store-memory=100000000",
         "--autoscaling-config=~/ray_bootstrap_config.yaml": "",
-        "--dashboard-host=127.0.0.1": "--include-dashboard=false",
+        "--dashboard-host=127.0.0.1": "--dashboard-host=127.0.0.1 "
+        f"--dashboard-port={port + 1} --dashboard-agent-listen-port={port + 2}",
     }
+    if not HAS_DASHBOARD:
+        replaced["--dashboard-host=127.0.0.1"] = "--include-dashboard=false"
     for ours, tests in replaced.items():
         assert ours in command
         command = command.replace(ours, tests)
@@ -105,7 +112,10 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     address = f"127.0.0.1:{port}"
     try:
         wait_until_joined(address, environment)
-        yield Head(address=address, environment=environment)
+        if HAS_DASHBOARD:
+            wait_until_listening(port + 1)
+        dashboard = f"http://127.0.0.1:{port + 1}"
+        yield Head(address=address, dashboard=dashboard, environment=environment)
     finally:
         stop_tree(starter)
         shutil.rmtree(session)
@@ -142,6 +152,16 @@ def wait_until_joined(address: str, environment: dict[str, str]) -> None:
     deadline = time.monotonic() + 60
     while (done := driver(CHECK, address, environment=environment)).returncode != 0:
         assert time.monotonic() < deadline, done.stderr
+        time.sleep(0.5)
+
+
+def wait_until_listening(port: int) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        with socket.socket() as client:
+            if client.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        assert time.monotonic() < deadline, f"nothing listens on port {port}"
         time.sleep(0.5)
 
 
@@ -187,3 +207,43 @@ def test_the_versions_are_the_clusters(head: Head) -> None:
     done = driver(CHECK, head.address, environment=head.environment)
     python = ".".join(map(str, sys.version_info[:3]))
     assert done.stdout == f"joined Versions(ray='{ray.__version__}', python='{python}')\n"
+
+
+JOB = """
+import os
+from dsfedmed_ray.runtime.cluster_check import check_cluster
+print("at", os.environ["RAY_ADDRESS"], check_cluster(os.environ["RAY_ADDRESS"]).ray)
+print("shipped", open("shipped.txt").read())
+"""
+
+
+def submit_job(
+    head: Head, folder: Path, change: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    (folder / "job.py").write_text(JOB)
+    (folder / "shipped.txt").write_text("with the job")
+    shutil.copytree(ROOT / "dsfedmed_ray", folder / "dsfedmed_ray", dirs_exist_ok=True)
+    submit = ["ray", "job", "submit", "--address", head.dashboard, "--working-dir", str(folder)]
+    return subprocess.run(
+        [*submit, "--", "python", "job.py"],
+        env={**head.environment, **change},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_DASHBOARD, reason="ray[default] is not installed")
+def test_a_job_ships_its_working_directory(head: Head, tmp_path: Path) -> None:
+    done = submit_job(head, tmp_path, {})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f" {ray.__version__}\nshipped with the job" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_DASHBOARD, reason="ray[default] is not installed")
+def test_a_job_without_the_token_is_refused(head: Head, tmp_path: Path) -> None:
+    done = submit_job(head, tmp_path, {"RAY_AUTH_MODE": "disabled"})
+    assert done.returncode != 0
+    assert "Unauthorized" in done.stdout + done.stderr

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dsfedmed_ray.errors import CheckpointError, ConfigurationError, RunDirectoryError
-from dsfedmed_ray.runtime.publishing import MANIFEST_NAME, fetch, is_published, publish
+from dsfedmed_ray.runtime.publishing import MANIFEST_NAME, fetch, is_published, main, publish
 
 BUCKET = "hospital-runs"
 
@@ -180,3 +180,21 @@ def test_a_store_that_does_not_answer_is_named(s3_server: str) -> None:
         uri = f"s3://{BUCKET}/run?endpoint_override={address}&scheme=http&region=us-east-1"
         with pytest.raises(CheckpointError, match=f"cannot read s3://{BUCKET}/run: .*connect"):
             is_published(uri)
+
+
+def test_the_shell_command_goes_there_and_back(run_directory: Path, tmp_path: Path) -> None:
+    uri = f"file://{tmp_path}/store/run"
+    main(["publish", str(run_directory), uri])
+    main(["fetch", uri, str(tmp_path / "back")])
+    assert contents(tmp_path / "back") == contents(run_directory)
+
+
+def test_the_shell_command_fails_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["fetch", f"file://{tmp_path}/store", str(tmp_path / "back")])
+    assert caught.value.code == 2
+    message = capsys.readouterr().err
+    assert message.startswith("nothing is published at file://")
+    assert message.count("\n") == 1

@@ -51,7 +51,7 @@ def means_table(results: Results) -> Table:
     """One row a method: mean and standard deviation over its runs, unseen site and seen sites."""
     table = _table("Lightweight models, mean and standard deviation over runs")
     headings = ("runs", "Dice unseen", "IoU unseen", "HD95 px unseen", "Dice seen")
-    table.add_column("method")
+    table.add_column("method", overflow="fold")
     for heading in (*headings, "bytes a client", "ms an image"):
         table.add_column(heading, justify="right")
     for method, settings in results.items():

@@ -16,6 +16,7 @@ MONAI computes the reported scores. Importing it takes seconds, so it is importe
 """
 
 import math
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -108,14 +109,17 @@ def _hd95(
     # MONAI answers NaN or infinity, with a warning, where an outline is missing: it never sees one.
     both = has_prediction & has_mask
     if both.any():
-        distances[both] = (
-            monai_module("monai.metrics")
-            .compute_hausdorff_distance(
-                predicted[both].unsqueeze(1),
-                given[both].unsqueeze(1),
-                include_background=True,
-                percentile=95,
-            )
-            .squeeze(1)
-        )
+        distances[both] = _hd95_of_outlines(predicted[both], given[both])
     return distances
+
+
+def _hd95_of_outlines(
+    predicted: Float[Tensor, "num height width"], given: Float[Tensor, "num height width"]
+) -> Float[Tensor, " num"]:
+    compute_hausdorff_distance = monai_module("monai.metrics").compute_hausdorff_distance
+    with warnings.catch_warnings():
+        # MONAI 1.6 warns of an argument that it gives to itself.
+        warnings.filterwarnings("ignore", ".*always_return_as_numpy.*", FutureWarning)
+        return compute_hausdorff_distance(
+            predicted.unsqueeze(1), given.unsqueeze(1), include_background=True, percentile=95
+        ).squeeze(1)

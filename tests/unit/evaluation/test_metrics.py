@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
@@ -59,6 +60,13 @@ def test_hd95_is_the_95th_percentile_and_symmetric() -> None:
     one, two = ((5, 2),), ((5, 2), (5, 12))
     assert image_scores(logits_of(*two), mask_of(*one)).hd95_px.item() == pytest.approx(9.5)
     assert image_scores(logits_of(*one), mask_of(*two)).hd95_px.item() == pytest.approx(9.5)
+
+
+def test_no_warning_reaches_the_user() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        image_scores(logits_of((2, 2)), mask_of((5, 6)))
+        image_scores(logits_of(), mask_of((5, 6)))
 
 
 def test_perfect_prediction() -> None:

@@ -1,0 +1,221 @@
+"""nnU-Net's planned U-Net through MONAI's ``DynUNet`` (Isensee et al. 2021).
+
+nnU-Net derives a network from a data set's *fingerprint*. Here each client sends five numbers,
+never an image: how many pairs it has, their median size and their pixel spacing. The server merges
+them and plans one network for everybody. What is left out of nnU-Net: deep supervision, sliding
+windows (a patch is a whole image) and its own augmentation; the round loop is the same as for
+every other segmenter, so that rows of a table differ in the model alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dsfedmed_ray.errors import ConfigurationError
+from dsfedmed_ray.models.monai_import import monai_module
+from dsfedmed_ray.models.segmenter import Segmenter
+from dsfedmed_ray.seeding import named_torch_stream
+
+MIN_EDGE_PX = 4
+"""nnU-Net does not halve a feature map below this."""
+MAX_ANISOTROPY = 2
+"""nnU-Net does not halve an axis whose spacing is this much coarser than the finest one's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fingerprint:
+    """Aggregate statistics of images: of one client's, or of a federation's.
+
+    Attributes:
+        num_pairs: how many image-mask pairs.
+        height_px: median image height, pixels.
+        width_px: median image width, pixels.
+        row_spacing_mm: distance between rows; only its ratio to the other one matters.
+        column_spacing_mm: distance between columns.
+    """
+
+    num_pairs: int
+    height_px: float
+    width_px: float
+    row_spacing_mm: float = 1.0
+    column_spacing_mm: float = 1.0
+
+    def __post_init__(self) -> None:
+        if min(astuple(self)) <= 0:
+            raise ConfigurationError(f"{self} holds a number that is not positive; all must be")
+
+    def to_array(self) -> NDArray[np.float64]:
+        """The five numbers that leave a client, 40 bytes."""
+        return np.array(astuple(self), dtype=np.float64)
+
+    @classmethod
+    def from_array(cls, values: NDArray[np.float64]) -> "Fingerprint":
+        """What :meth:`to_array` gave."""
+        pairs, height, width, row, column = values.tolist()
+        return cls(
+            num_pairs=int(pairs),
+            height_px=height,
+            width_px=width,
+            row_spacing_mm=row,
+            column_spacing_mm=column,
+        )
+
+
+def merge_fingerprints(fingerprints: Sequence[Fingerprint]) -> Fingerprint:
+    """The federation's fingerprint: medians over clients, each weighted by its pairs.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not fingerprints:
+        raise ValueError("no fingerprints to merge")
+    weights = np.array([fingerprint.num_pairs for fingerprint in fingerprints])
+    table = np.stack([fingerprint.to_array() for fingerprint in fingerprints])
+    medians = [weighted_median(column, weights) for column in table.T[1:]]
+    return Fingerprint.from_array(np.array([weights.sum(), *medians]))
+
+
+def weighted_median(values: NDArray[np.float64], weights: NDArray[np.int64]) -> float:
+    """The smallest value that holds half of the weight together with all below it."""
+    order = np.argsort(values, kind="stable")
+    cumulated = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(cumulated, cumulated[-1] / 2)])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A network's shape; its kernels are 3 x 3 throughout.
+
+    Attributes:
+        strides: of each level, for rows and columns; the first level keeps the size.
+        channels: of each level.
+    """
+
+    strides: tuple[tuple[int, int], ...]
+    channels: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NnUNetConfig:
+    """A U-Net planned from a fingerprint.
+
+    Attributes:
+        fingerprint: of the federation; None plans for square pixels at the run's image size,
+            which is what images are after loading.
+        base_channels: channels of the finest level (nnU-Net: 32), doubled at each next one.
+        max_channels: upper bound of that (nnU-Net in 2D: 512).
+    """
+
+    fingerprint: Fingerprint | None = None
+    base_channels: int = 32
+    max_channels: int = 512
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.base_channels <= self.max_channels:
+            raise ConfigurationError(
+                f"nnunet.base_channels is {self.base_channels}; "
+                f"it must be in 1 to max_channels = {self.max_channels}"
+            )
+
+    def plan(self, image_size: int) -> Plan:
+        """The network for images of a size.
+
+        Raises:
+            ConfigurationError: the images are too small to be halved twice.
+        """
+        strides = plan_strides((image_size, image_size), self._spacing(image_size))
+        if len(strides) < 3:
+            raise ConfigurationError(
+                f"image_size {image_size} is too small for a planned U-Net; "
+                f"use at least {4 * MIN_EDGE_PX} pixels"
+            )
+        channels = [min(self.base_channels * 2**i, self.max_channels) for i in range(len(strides))]
+        return Plan(tuple(strides), tuple(channels))
+
+    def build(self, *, num_structures: int, image_size: int, seed: int) -> "NnUNetSegmenter":
+        """Builds the planned network with weights drawn from ``seed``.
+
+        Raises:
+            ConfigurationError: the images are too small.
+        """
+        plan = self.plan(image_size)
+        dynunet = monai_module("monai.networks.nets.dynunet")
+        with named_torch_stream(seed, "initialise", "nnunet"):
+            net = dynunet.DynUNet(
+                spatial_dims=2,
+                in_channels=3,
+                out_channels=num_structures,
+                kernel_size=[3] * len(plan.strides),
+                strides=plan.strides,
+                upsample_kernel_size=plan.strides[1:],
+                filters=plan.channels,
+            )
+        reduction = np.prod(plan.strides, axis=0)
+        return NnUNetSegmenter(net, (int(reduction[0]), int(reduction[1])))
+
+    def _spacing(self, image_size: int) -> tuple[float, float]:
+        """Of the pixels after images were resized to a square."""
+        if self.fingerprint is None:
+            return 1.0, 1.0
+        own = self.fingerprint
+        return (
+            own.row_spacing_mm * own.height_px / image_size,
+            own.column_spacing_mm * own.width_px / image_size,
+        )
+
+
+def plan_strides(
+    size_px: tuple[int, int], spacing_mm: tuple[float, float]
+) -> list[tuple[int, int]]:
+    """NnU-Net's rule for the depth of a network and the strides between its levels.
+
+    Every next level halves the axes that stay at least 4 pixels long and whose spacing is less
+    than twice the finest one's; a lone axis is halved only while it is at least 12 pixels long.
+
+    Args:
+        size_px: rows and columns of a patch.
+        spacing_mm: of its rows and columns.
+    """
+    sizes, spacings = list(size_px), list(spacing_mm)
+    strides = [(1, 1)]
+    while True:
+        axes = [axis for axis in (0, 1) if sizes[axis] >= 2 * MIN_EDGE_PX]
+        finest = min((spacings[axis] for axis in axes), default=0.0)
+        axes = [axis for axis in axes if spacings[axis] < MAX_ANISOTROPY * finest]
+        if not axes or (len(axes) == 1 and sizes[axes[0]] < 3 * MIN_EDGE_PX):
+            return strides
+        strides.append((2 if 0 in axes else 1, 2 if 1 in axes else 1))
+        for axis in axes:
+            sizes[axis] = -(-sizes[axis] // 2)
+            spacings[axis] *= 2
+
+
+class NnUNetSegmenter(Segmenter):
+    """A planned network on images of any size: padded to what it can halve, then cut back.
+
+    Args:
+        net: the network.
+        reduction: how often it divides rows and columns in all.
+    """
+
+    def __init__(self, net: nn.Module, reduction: tuple[int, int]) -> None:
+        super().__init__()
+        self.net = net
+        self.reduction = reduction
+
+    def forward(
+        self, images: Float[Tensor, "batch 3 size size"]
+    ) -> Float[Tensor, "batch structures size size"]:
+        """Logits; each image is normalised by its own mean and deviation, as nnU-Net does."""
+        deviation, mean = torch.std_mean(images, dim=(1, 2, 3), keepdim=True)
+        normalised = (images - mean) / deviation.clamp(min=1e-6)
+        height, width = images.shape[-2:]
+        below, right = -height % self.reduction[0], -width % self.reduction[1]
+        logits: Tensor = self.net(functional.pad(normalised, (0, right, 0, below)))
+        return logits[..., :height, :width]

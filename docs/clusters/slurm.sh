@@ -33,7 +33,7 @@ export RAY_ADDRESS="${nodes[0]}:6379"
 # nodes are exclusive. Node 0 alone has the resource `foundation`.
 # shellcheck disable=SC2016 # expanded on each node
 srun --kill-on-bad-exit=1 bash -c '
-  if [[ "$SLURM_NODEID" == 0 ]]; then resources="{\"foundation\": 1}"; else resources="{\"client\": 1}"; fi
+  if [[ "$SLURM_NODEID" == 0 ]]; then resources="{\"foundation\": 1}"; else resources="{\"client_gpu\": 1}"; fi
   exec ray symmetric-run --address "$RAY_ADDRESS" --min-nodes "$SLURM_JOB_NUM_NODES" \
     --num-cpus="$SLURM_CPUS_PER_TASK" --resources="$resources" --object-store-memory=4000000000 \
     --disable-usage-stats -- "$@"

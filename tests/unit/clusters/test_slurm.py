@@ -72,7 +72,7 @@ def test_every_node_joins_with_the_token(tmp_path: Path, slurm: dict[str, str]) 
         assert "<--min-nodes><2><--num-cpus=8>" in lines
         assert lines.endswith("<--><dsfedmed><run><run.dir=a b>\n")
     assert '<--resources={"foundation": 1}>' in head
-    assert '<--resources={"client": 1}>' in worker
+    assert '<--resources={"client_gpu": 1}>' in worker
 
 
 @pytest.mark.parametrize("exit_code", [0, 3])

@@ -82,7 +82,7 @@ class BrainSitesConfig:
         num_sites = len(self.sequences) if self.num_sites is None else self.num_sites
         if num_sites < 2:
             raise ConfigurationError(
-                f"brain_sites has {num_sites} sites, a federation needs at least two; "
+                f"brain_sites of {num_sites} site is too small, a federation needs at least two; "
                 "raise data.num_sites or lengthen data.sequences"
             )
         pairs = self.pairs_per_site

@@ -147,7 +147,7 @@ def pair_by_name(site: str, images: Path, masks: Path) -> dict[str, tuple[Path, 
     ):
         if alone:
             raise DataError(
-                f"site {site!r} has {len(alone)} {what} without {partner}: {list_names(alone)}; "
+                f"site {site!r} has {what} without {partner}: {list_names(alone)}; "
                 f"{images.name}/ and {masks.name}/ must hold the same names"
             )
     return {name: (image_files[name], mask_files[name]) for name in sorted(image_files)}
@@ -166,12 +166,19 @@ def site_folders(root: Path) -> list[Path]:
     )
 
 
-def check_settings(image_size: int, structures: Sequence[str] | None) -> None:
+def check_settings(
+    *, image_size: int, structures: Sequence[str] | None, check_pairs: int | None
+) -> None:
     """Checks what every layout takes.
 
     Raises:
-        ConfigurationError: the size is below 32, or structures are none or repeated.
+        ConfigurationError: the size is below 32, structures are none or repeated, or no pair is
+            to be checked.
     """
+    if check_pairs is not None and check_pairs < 1:
+        raise ConfigurationError(
+            f"data.check_pairs {check_pairs} is below 1; use null to read all pairs on opening"
+        )
     if image_size < 32:
         raise ConfigurationError(f"data.image_size {image_size} is below 32; use at least 32")
     if structures is not None and (not structures or len(set(structures)) < len(structures)):

@@ -41,9 +41,9 @@ class FolderConfig:
     def __post_init__(self) -> None:
         if self.structures is not None:
             object.__setattr__(self, "structures", tuple(self.structures))
-        check_settings(self.image_size, self.structures)
-        if self.check_pairs is not None and self.check_pairs < 1:
-            raise ConfigurationError(f"data.check_pairs {self.check_pairs} is below 1; use null")
+        check_settings(
+            image_size=self.image_size, structures=self.structures, check_pairs=self.check_pairs
+        )
         try:
             re.compile(self.group_regex or "")
         except re.error as error:

@@ -17,7 +17,6 @@ from dsfedmed_ray.data.file_federation import (
     pair_by_name,
     site_folders,
 )
-from dsfedmed_ray.errors import ConfigurationError
 
 _FOLDERS: tuple[tuple[FixedPart, str, str, str], ...] = (
     ("train", "train", "data_npy", "label_npy"),
@@ -48,9 +47,9 @@ class NpyConfig:
     def __post_init__(self) -> None:
         if self.structures is not None:
             object.__setattr__(self, "structures", tuple(self.structures))
-        check_settings(self.image_size, self.structures)
-        if self.check_pairs is not None and self.check_pairs < 1:
-            raise ConfigurationError(f"data.check_pairs {self.check_pairs} is below 1; use null")
+        check_settings(
+            image_size=self.image_size, structures=self.structures, check_pairs=self.check_pairs
+        )
 
     def build(self) -> FileFederation:
         """Finds, pairs and checks the files.

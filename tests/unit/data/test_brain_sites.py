@@ -169,8 +169,11 @@ def test_unknown_sites_and_pairs_are_refused() -> None:
     [
         ({"structure": "liver"}, "data.structure 'liver' is unknown; use one of white_matter"),
         ({"sequences": ["t1", "ct"]}, "data.sequences holds 'ct'; use only t1, t2, pd, flair"),
-        ({"sequences": ["t1"]}, "brain_sites has 1 sites, a federation needs at least two"),
-        ({"num_sites": 1}, "brain_sites has 1 sites, a federation needs at least two"),
+        (
+            {"sequences": ["t1"]},
+            "brain_sites of 1 site is too small, a federation needs at least two",
+        ),
+        ({"num_sites": 1}, "brain_sites of 1 site is too small, a federation needs at least two"),
         ({"image_size": 16}, "data.image_size 16 is below 32"),
         ({"slices_per_subject": 0}, "data.slices_per_subject 0 is below 1"),
         ({"pairs_per_site": [4, 0]}, r"data.pairs_per_site \(4, 0\) leaves a site without pairs"),

@@ -119,11 +119,11 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no mask": (
         lambda root: (root / "grey/masks/p0_1.png").unlink(),
-        "site 'grey' has 1 images without mask: p0_1; images/ and masks/ must hold the same",
+        "site 'grey' has images without mask: p0_1; images/ and masks/ must hold the same",
     ),
     "no image": (
         lambda root: (root / "stain/images/q3.png").unlink(),
-        "site 'stain' has 1 masks without image: q3; images/ and masks/ must hold the same",
+        "site 'stain' has masks without image: q3; images/ and masks/ must hold the same",
     ),
     "other suffix": (
         lambda root: (root / "grey/images/p.jpg").touch(),

@@ -78,9 +78,9 @@ def _arrays(column: pa.ChunkedArray) -> NDArray[np.uint8]:
     return np.concatenate([chunk.to_numpy_ndarray() for chunk in column.chunks])
 
 
-def write_synthetic(path: Path, samples: Sequence[SyntheticSample]) -> None:
-    """Writes one Parquet file."""
-    pq.write_table(to_table(samples), path, compression="zstd")
+def write_synthetic(table: pa.Table, path: Path) -> None:
+    """Writes a table of :func:`to_table` as one Parquet file."""
+    pq.write_table(table, path, compression="zstd")
 
 
 def read_synthetic(folder: Path) -> list[SyntheticSample]:

@@ -1,0 +1,226 @@
+"""Stage 1: a client tunes its ControlNet on private pairs; the backbone stays as it is."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from dsfedmed_ray.errors import ConfigurationError
+from dsfedmed_ray.learning.generator_upload import GeneratorUpload
+from dsfedmed_ray.learning.mask_sources import perturb_masks
+from dsfedmed_ray.models.generator import Generator
+from dsfedmed_ray.models.image_space import Condition
+from dsfedmed_ray.records import Sample
+from dsfedmed_ray.seeding import derive_seed, torch_generator
+
+Progress = Callable[[int, int, float], None]
+
+
+def tune_generator(
+    generator: Generator,
+    samples: Sequence[Sample],
+    *,
+    seed: int,
+    progress: Progress | None = None,
+) -> GeneratorUpload:
+    """Tunes a ControlNet from the public start for ``settings.steps`` steps.
+
+    Args:
+        generator: its resident ControlNet is overwritten.
+        samples: the client's private training pairs.
+        seed: of batches, noise and mask perturbation.
+        progress: called after each step with step, steps and loss.
+
+    Raises:
+        ConfigurationError: there is no pair to tune on.
+    """
+    if not len(samples):
+        raise ConfigurationError("a client without pairs cannot tune a generator; leave it out")
+    images, masks = stack_pairs(samples)
+    generator.reset_controlnet()
+    tuning = _Tuning(generator, images.to(generator.device), masks.to(generator.device), seed)
+    steps = generator.settings.steps
+    losses = []
+    for step in range(steps):
+        losses.append(tuning.run_step(step))
+        if progress is not None:
+            progress(step + 1, steps, losses[-1])
+    tuning.use_average()
+    final_loss = float(np.mean(losses[-max(1, steps // 10) :]))
+    return _upload(generator, samples, seed, final_loss)
+
+
+def stack_pairs(
+    samples: Sequence[Sample],
+) -> tuple[Float[Tensor, "count 3 height width"], Float[Tensor, "count structures height width"]]:
+    """Images in [0, 1] and masks of 0 and 1, channels first."""
+    images = torch.from_numpy(np.stack([sample.image for sample in samples]))
+    masks = torch.from_numpy(np.stack([sample.mask for sample in samples]))
+    return images.permute(0, 3, 1, 2).float() / 255, masks.permute(0, 3, 1, 2).float()
+
+
+class _Tuning:
+    """Optimiser, average and random streams of one client's tuning."""
+
+    def __init__(self, generator: Generator, images: Tensor, masks: Tensor, seed: int) -> None:
+        self.generator = generator
+        self.settings = generator.settings
+        self.images, self.masks, self.seed = images, masks, seed
+        self.weights = generator.tuned_parameters()
+        self.average = [weight.detach().clone() for weight in self.weights]
+        self.optimiser = torch.optim.AdamW(
+            self.weights,
+            lr=self.settings.learning_rate,
+            weight_decay=self.settings.weight_decay,
+        )
+        half = self.settings.precision == "fp16"
+        self.scaler = torch.amp.GradScaler(generator.device.type, enabled=half)
+
+    def run_step(self, step: int) -> float:
+        """One optimiser step; gives the loss."""
+        random = torch_generator(self.seed, "tune_generator", step)
+        images, masks = self._batch(random)
+        space = self.generator.space
+        with torch.no_grad():
+            condition = space.condition(masks, space.measure(images, masks))
+            latents = space.encode(images, condition)
+        loss = self._loss(latents, masks, condition, random)
+        self.optimiser.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimiser)
+        torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.settings.learning_rate * rate_factor(step, self.settings.steps)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        decay = min(self.settings.ema_decay, (1 + step) / (10 + step))
+        with torch.no_grad():
+            torch._foreach_lerp_(self.average, list[Tensor](self.weights), 1 - decay)
+        return float(loss.detach())
+
+    def use_average(self) -> None:
+        """Puts the averaged weights in place of the last ones."""
+        with torch.no_grad():
+            torch._foreach_copy_(list[Tensor](self.weights), self.average)
+
+    def _batch(self, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        count = self.settings.batch_size
+        chosen = torch.randint(self.images.shape[0], (count,), generator=random)
+        images, masks = self.images[chosen], self.masks[chosen]
+        pairs = [
+            augment(images[index], masks[index], self.settings, random) for index in range(count)
+        ]
+        return torch.stack([pair[0] for pair in pairs]), torch.stack([pair[1] for pair in pairs])
+
+    def _loss(
+        self, latents: Tensor, masks: Tensor, condition: Condition, random: torch.Generator
+    ) -> Tensor:
+        scheduler = self.generator.scheduler
+        count = latents.shape[0]
+        noise = torch.randn(latents.shape, generator=random).to(latents.device)
+        strata = (torch.arange(count) + torch.rand(count, generator=random)) / count
+        steps = (strata * scheduler.config.num_train_timesteps).long().to(latents.device)
+        noisy = scheduler.add_noise(latents, noise, steps)
+        predicted = self.generator.predict(noisy, steps, condition)
+        error = (predicted - target_of(scheduler, latents, noise, steps)).square()
+        weight = time_weight(scheduler, steps, self.settings.min_snr_gamma).view(-1, 1, 1, 1)
+        if self.settings.foreground_weight > 0:
+            touched = functional.adaptive_max_pool2d(masks.amax(1, True), latents.shape[2:])
+            weight = weight * (1 + self.settings.foreground_weight * touched)
+            weight = weight / (1 + self.settings.foreground_weight * touched.mean())
+        return (error * weight).mean()
+
+
+def augment(
+    image: Float[Tensor, "3 height width"],
+    mask: Float[Tensor, "structures height width"],
+    settings: Any,
+    random: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """A private pair as tuning sees it: flipped or turned, at times in other colours."""
+    flip, turns, jitter = torch.rand(3, generator=random).tolist()
+    if settings.augmentation != "none" and flip < 0.5:
+        image, mask = image.flip(2), mask.flip(2)
+    if settings.augmentation == "dihedral":
+        image = torch.rot90(image, int(turns * 4), (1, 2))
+        mask = torch.rot90(mask, int(turns * 4), (1, 2))
+    if jitter < settings.colour_jitter:
+        image = jitter_colours(image, random)
+    return image, mask
+
+
+def jitter_colours(
+    image: Float[Tensor, "3 height width"], random: torch.Generator
+) -> Float[Tensor, "3 height width"]:
+    """Permuted channels, inversion half the time and another gamma, in [0, 1]."""
+    order = torch.randperm(3, generator=random)
+    invert, exponent = torch.rand(2, generator=random).tolist()
+    image = image[order.to(image.device)]
+    image = 1 - image if invert < 0.5 else image
+    return image.clamp(0, 1) ** (2.0 ** (exponent * 2 - 1))
+
+
+def rate_factor(step: int, steps: int) -> float:
+    """Learning rate over its peak: up over the first tenth, then linearly down to a tenth."""
+    warm = (step + 1) / max(1, steps // 10)
+    cool = 1 - 0.9 * step / max(1, steps)
+    return min(1.0, warm) * cool
+
+
+def target_of(scheduler: Any, latents: Tensor, noise: Tensor, steps: Tensor) -> Tensor:
+    """What the network is to predict, by the scheduler's ``prediction_type``.
+
+    Raises:
+        ConfigurationError: the type is neither velocity nor noise.
+    """
+    kind = scheduler.config.prediction_type
+    if kind == "v_prediction":
+        return scheduler.get_velocity(latents, noise, steps)
+    if kind == "epsilon":
+        return noise
+    raise ConfigurationError(
+        f"prediction_type {kind!r} of the backbone's scheduler is unknown; "
+        "use a backbone with v_prediction or epsilon"
+    )
+
+
+def time_weight(
+    scheduler: Any, steps: Int[Tensor, " batch"], gamma: float | None
+) -> Float[Tensor, " batch"]:
+    """Min-SNR weights (Hang et al. 2023): the loss on x0 capped at gamma, for either target."""
+    if gamma is None:
+        return torch.ones(steps.shape[0], device=steps.device)
+    signal = scheduler.alphas_cumprod.to(steps.device)[steps]
+    ratio = signal / (1 - signal).clamp(min=1e-8)
+    scale = ratio + 1 if scheduler.config.prediction_type == "v_prediction" else ratio
+    return ratio.clamp(max=gamma) / scale.clamp(min=1e-8)
+
+
+def _upload(
+    generator: Generator, samples: Sequence[Sample], seed: int, final_loss: float
+) -> GeneratorUpload:
+    settings = generator.settings
+    images, masks = stack_pairs(samples)
+    with torch.no_grad():
+        style = generator.space.measure(images.to(generator.device), masks.to(generator.device))
+    sent = np.stack([sample.mask for sample in samples])
+    if settings.masks == "procedural":
+        sent = sent[:0]
+    elif settings.masks == "perturbed":
+        repeated = np.concatenate([sent] * settings.masks_per_pair)
+        sent = perturb_masks(
+            repeated, strength=settings.perturbation, seed=derive_seed(seed, "sent_masks")
+        )
+    state = generator.controlnet_state()
+    return GeneratorUpload(
+        controlnet={
+            name: value.cpu().numpy().astype(settings.upload_dtype) for name, value in state.items()
+        },
+        masks=sent,
+        style=style.float().cpu().numpy(),
+        final_loss=final_loss,
+    )

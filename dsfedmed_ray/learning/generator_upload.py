@@ -1,0 +1,96 @@
+"""What a client sends for its generator, once; saved as one safetensors file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsfedmed_ray.errors import CheckpointError
+from dsfedmed_ray.records import MaskArray
+
+Arrays = dict[str, NDArray[Any]]
+
+_PREFIX = "controlnet."
+_REST = ("masks", "style", "final_loss")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorUpload:
+    """All that a client sends for its generator.
+
+    Attributes:
+        controlnet: the tuned parameters by name, ``float16`` or ``float32``.
+        masks: ``uint8 [count, height, width, structures]``; count is 0 where the server draws.
+        style: ``float32 [pairs, size]``, region statistics of each private image; size may be 0.
+            Mask i belongs to the style i modulo the number of pairs.
+        final_loss: mean denoising loss of the last tenth of the steps.
+    """
+
+    controlnet: Arrays
+    masks: MaskArray
+    style: NDArray[np.float32]
+    final_loss: float
+
+    def parts(self) -> dict[str, Any]:
+        """What the ledger tells apart; parts without a byte are left out."""
+        parts: dict[str, Any] = {"controlnet": self.controlnet}
+        if self.masks.size:
+            parts["masks"] = self.masks
+        if self.style.size:
+            parts["style"] = self.style
+        return parts
+
+    def arrays(self) -> Arrays:
+        """Everything as named arrays."""
+        named = {_PREFIX + name: value for name, value in self.controlnet.items()}
+        rest = (self.masks, self.style, np.array([self.final_loss], np.float32))
+        return named | dict(zip(_REST, rest, strict=True))
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "GeneratorUpload":
+        """The inverse of :meth:`arrays`.
+
+        Raises:
+            CheckpointError: a part is missing.
+        """
+        missing = sorted(set(_REST) - arrays.keys())
+        if missing:
+            raise CheckpointError(f"generator upload lacks {missing}; tune the generator again")
+        return cls(
+            controlnet={
+                name.removeprefix(_PREFIX): value
+                for name, value in arrays.items()
+                if name.startswith(_PREFIX)
+            },
+            masks=arrays["masks"],
+            style=arrays["style"],
+            final_loss=float(arrays["final_loss"][0]),
+        )
+
+    def save(self, path: Path) -> None:
+        """Writes one safetensors file."""
+        from safetensors.numpy import save_file
+
+        arrays = {name: np.ascontiguousarray(value) for name, value in self.arrays().items()}
+        save_file(arrays, path)
+
+    @classmethod
+    def load(cls, path: Path) -> "GeneratorUpload":
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            CheckpointError: the file is missing or damaged.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        try:
+            arrays = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(
+                f"cannot read the generator upload {path}: {error}; tune the generator again"
+            ) from error
+        return cls.from_arrays(arrays)

@@ -1,0 +1,95 @@
+"""Where the masks come from that synthetic images are drawn from.
+
+``client`` masks leave the hospital as they are (the paper); ``perturbed`` ones are deformed before
+they leave; ``procedural`` ones are drawn by the server, which knows at most areas and perimeters.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from dsfedmed_ray.models.procedural_shapes import draw_ellipses
+from dsfedmed_ray.records import MaskArray
+from dsfedmed_ray.seeding import numpy_generator, torch_generator
+
+LARGEST_ANGLE = np.pi / 12
+LARGEST_SCALING = 0.15
+LARGEST_SHIFT = 0.08
+ELASTIC_SHIFT = 0.05
+ELASTIC_GRID = 5
+
+
+def perturb_masks(masks: MaskArray, *, strength: float, seed: int) -> MaskArray:
+    """Deforms each mask by its own rotation, scaling, shift and smooth elastic displacement.
+
+    Args:
+        masks: ``uint8 [count, height, width, structures]`` of 0 and 1.
+        strength: 0 leaves the masks, 1 is up to 15 degrees, 15 percent of scale, 8 percent of
+            shift and about 5 percent of elastic displacement.
+        seed: of the deformations.
+
+    Returns:
+        Masks of the same shape; what is drawn in from beyond the border is mirrored.
+    """
+    if not len(masks):
+        return masks
+    random = torch_generator(seed, "perturb_masks")
+    maps = torch.from_numpy(np.ascontiguousarray(masks.transpose(0, 3, 1, 2))).float()
+    grid = _deformed_grid(maps.shape[0], maps.shape[2:], strength, random)
+    moved = functional.grid_sample(maps, grid, padding_mode="reflection", align_corners=False)
+    return (moved > 0.5).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def _deformed_grid(
+    count: int, size: torch.Size, strength: float, random: torch.Generator
+) -> torch.Tensor:
+    """Where each pixel of the new masks looks, in units of half the side."""
+
+    def between(bound: float) -> torch.Tensor:
+        return (torch.rand(count, generator=random) * 2 - 1) * bound * strength
+
+    angle, scaling = between(LARGEST_ANGLE), 1 + between(LARGEST_SCALING)
+    cosine, sine = torch.cos(angle) * scaling, torch.sin(angle) * scaling
+    across, down = between(2 * LARGEST_SHIFT), between(2 * LARGEST_SHIFT)
+    rows = [torch.stack([cosine, -sine, across], 1), torch.stack([sine, cosine, down], 1)]
+    affine = functional.affine_grid(torch.stack(rows, 1), [count, 1, *size], align_corners=False)
+    coarse = torch.randn((count, 2, ELASTIC_GRID, ELASTIC_GRID), generator=random)
+    elastic = functional.interpolate(coarse, tuple(size), mode="bicubic", align_corners=True)
+    return affine + elastic.permute(0, 2, 3, 1) * ELASTIC_SHIFT * strength
+
+
+def procedural_masks(
+    shapes: NDArray[np.float32], *, height: int, width: int, seed: int
+) -> MaskArray:
+    """Draws masks of wobbly ellipses with the given areas and perimeters.
+
+    N equal discs of radius r have the area a = N pi r^2 and the perimeter p = 2 N pi r, so
+    r = 2 a / p and N = a / (pi r^2).
+
+    Args:
+        shapes: ``[count, structures, 2]``, area and perimeter as fractions of the image's pixels.
+        height: rows, pixels.
+        width: columns, pixels.
+        seed: of the drawing.
+
+    Returns:
+        ``uint8 [count, height, width, structures]`` of 0 and 1. A structure whose area is smaller
+        than the one before it is drawn inside it, as a cup in a disc.
+    """
+    count, structures, _ = shapes.shape
+    masks = np.zeros((count, height, width, structures), np.uint8)
+    for index in range(count):
+        random = numpy_generator(seed, "procedural_masks", index)
+        inside: NDArray[np.uint8] | None = None
+        for structure in range(structures):
+            area, perimeter = (float(value) for value in shapes[index, structure])
+            if area <= 0:
+                continue
+            radius = 2 * area / max(perimeter, 1e-6)
+            drawn = draw_ellipses(
+                random, height, width, area=area * height * width, radius_px=radius, within=inside
+            )
+            masks[index, :, :, structure] = drawn
+            inside = drawn
+    return masks

@@ -1,0 +1,203 @@
+"""A generator: a frozen diffusion backbone steered by one client's ControlNet.
+
+``y = F(x; Phi) + Z(F(x + Z(c; z1); Phi_c); z2)`` (paper, section on generation): the backbone
+``Phi`` is public and frozen, the ControlNet ``Phi_c`` is what a client tunes and uploads once. The
+same class serves the shipped tiny backbone and Stable Diffusion 1.5.
+"""
+
+import copy
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from dsfedmed_ray.errors import CheckpointError
+from dsfedmed_ray.models.controlnet_adapter import attach_adapter
+from dsfedmed_ray.models.generator_settings import GeneratorSettings
+from dsfedmed_ray.models.image_space import Condition, ImageSpace
+from dsfedmed_ray.models.segmenter import State, check_same_layout
+from dsfedmed_ray.seeding import torch_generator
+
+
+class Generator:
+    """Backbone, scheduler and one resident ControlNet that clients' uploads are loaded into.
+
+    Args:
+        settings: of tuning and sampling.
+        space: between images and latents.
+        unet: the frozen backbone.
+        controlnet: where every client's tuning starts.
+        scheduler: diffusers' DDIM scheduler.
+        device: where the networks are, such as ``"cpu"`` or ``"cuda:0"``.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: GeneratorSettings,
+        space: ImageSpace,
+        unet: nn.Module,
+        controlnet: nn.Module,
+        scheduler: Any,
+        device: str = "cpu",
+    ) -> None:
+        self.settings = settings
+        self.space = space
+        self.device = torch.device(device)
+        self.unet = unet.to(self.device).eval().requires_grad_(False)
+        self.controlnet = attach_adapter(controlnet, settings).to(self.device)
+        self.scheduler = scheduler
+        self._start = {name: value.clone() for name, value in self.controlnet_state().items()}
+
+    def controlnet_state(self) -> State:
+        """The tuned part of the resident ControlNet: what a client uploads."""
+        named = self.controlnet.named_parameters()
+        return {name: weight.detach() for name, weight in named if weight.requires_grad}
+
+    def load_controlnet(self, state: State) -> None:
+        """Makes an uploaded ControlNet the resident one.
+
+        Raises:
+            CheckpointError: the upload is of another architecture or adapter.
+        """
+        own = self.controlnet_state()
+        check_same_layout(own, state, what=f"the {self.settings.adapter} ControlNet")
+        for name, value in own.items():
+            value.copy_(state[name])
+
+    def reset_controlnet(self) -> None:
+        """Back to the public starting point."""
+        self.load_controlnet(self._start)
+
+    def tuned_parameters(self) -> list[nn.Parameter]:
+        """The parameters of :meth:`controlnet_state`, for an optimiser."""
+        return [weight for weight in self.controlnet.parameters() if weight.requires_grad]
+
+    def predict(
+        self,
+        noisy: Float[Tensor, "batch latents rows columns"],
+        steps: Int[Tensor, " batch"],
+        condition: Condition,
+    ) -> Float[Tensor, "batch latents rows columns"]:
+        """What the scheduler's ``prediction_type`` names: velocity or noise."""
+        shared = {
+            "encoder_hidden_states": condition.tokens,
+            "class_labels": condition.class_labels,
+            "return_dict": False,
+        }
+        with self.arithmetic():
+            down, middle = self.controlnet(
+                noisy, steps, controlnet_cond=condition.control, **shared
+            )
+            (prediction,) = self.unet(
+                noisy,
+                steps,
+                down_block_additional_residuals=down,
+                mid_block_additional_residual=middle,
+                **shared,
+            )
+        return prediction.float()
+
+    def arithmetic(self) -> AbstractContextManager[Any]:
+        """Autocast as ``settings.precision`` says."""
+        dtype = compute_dtype(self.settings.precision, self.device)
+        return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        masks: Float[Tensor, "batch structures height width"],
+        style: Float[Tensor, "batch style"],
+        seeds: Sequence[int],
+    ) -> Float[Tensor, "batch 3 height width"]:
+        """Draws one image in [0, 1] for each mask; sample i depends on ``seeds[i]`` alone."""
+        masks, style = masks.to(self.device), style.to(self.device)
+        condition = self.space.condition(masks, style)
+        height, width = masks.shape[2:]
+        probe = self.space.encode(masks.new_zeros(1, 3, height, width), first_of(condition))
+        latents = self._noise("latents", seeds, tuple(probe.shape[1:]))
+        grain = self._noise("grain", seeds, (3, height, width)) * self.settings.grain
+        latents = latents * float(self.scheduler.init_noise_sigma)
+        scheduler = copy.deepcopy(self.scheduler)
+        scheduler.set_timesteps(self.settings.num_inference_steps, device=self.device)
+        for step in scheduler.timesteps:
+            steps = step.expand(len(seeds))
+            prediction = self.predict(scheduler.scale_model_input(latents, step), steps, condition)
+            latents = scheduler.step(prediction, step, latents).prev_sample
+        return self.space.decode(latents, condition, grain)
+
+    def _noise(self, what: str, seeds: Sequence[int], shape: tuple[int, ...]) -> Tensor:
+        drawn = [torch.randn(shape, generator=torch_generator(what, int(seed))) for seed in seeds]
+        return torch.stack(drawn).to(self.device)
+
+
+def first_of(condition: Condition) -> Condition:
+    """The condition of the first sample alone."""
+    painting = condition.painting
+    return Condition(
+        control=condition.control[:1],
+        tokens=condition.tokens[:1],
+        class_labels=None if condition.class_labels is None else condition.class_labels[:1],
+        painting=None if painting is None else painting.first(),
+        fine=None if condition.fine is None else condition.fine[:1],
+    )
+
+
+def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The number format of the networks' arithmetic."""
+    if precision == "auto":
+        if device.type == "cuda":
+            native = torch.cuda.is_bf16_supported()
+        else:
+            native = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        return torch.bfloat16 if native else torch.float32
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddedGeneratorConfig(GeneratorSettings):
+    """The shipped tiny backbone; image sides must be multiples of 16.
+
+    Attributes:
+        folder: a backbone folder in diffusers' format; None is the one inside the package.
+    """
+
+    folder: str | None = None
+
+    def build(self, *, device: str = "cpu") -> Generator:
+        """Loads the backbone.
+
+        Raises:
+            CheckpointError: the folder has no such backbone.
+        """
+        from dsfedmed_ray.models.image_space import PaintedSpace
+        from dsfedmed_ray.models.tiny_diffusion import load_tiny_diffusion
+
+        folder = Path(self.folder) if self.folder is not None else shipped_backbone()
+        try:
+            parts = load_tiny_diffusion(folder)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise CheckpointError(
+                f"cannot load the backbone in {folder}: {str(error).splitlines()[0]}; "
+                "set generator.folder to a folder with codec, unet, controlnet and scheduler, "
+                "or to null for the shipped one"
+            ) from error
+        return Generator(
+            settings=self,
+            space=PaintedSpace(parts.codec.to(device)),
+            unet=parts.unet,
+            controlnet=parts.controlnet,
+            scheduler=parts.scheduler,
+            device=device,
+        )
+
+
+def shipped_backbone() -> Path:
+    """The backbone folder inside the installed package."""
+    return Path(str(resources.files("dsfedmed_ray.models"))) / "assets" / "tiny_diffusion"

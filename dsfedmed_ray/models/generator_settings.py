@@ -1,0 +1,112 @@
+"""Settings that every generator shares, whatever its backbone."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dsfedmed_ray.errors import ConfigurationError
+from dsfedmed_ray.records import MaskOrigin
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Adapter = Literal["full", "lora"]
+Augmentation = Literal["none", "flip", "dihedral"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorSettings:
+    """How a client tunes its ControlNet and how the server samples from it.
+
+    Attributes:
+        masks: what the server conditions on: the client's own masks (the paper), masks that the
+            client deformed before they left, or masks that the server draws.
+        masks_per_pair: masks sent for each private pair; counts above 1 need ``perturbed``.
+        perturbation: strength of the deformation; 1 is up to 15 degrees, 15 percent of scale and
+            5 percent of the side of elastic shift.
+        adapter: what is tuned and uploaded: all of the ControlNet (the paper) or low-rank updates.
+        lora_rank: rank of those updates.
+        steps: optimiser steps of a client.
+        batch_size: images a step.
+        learning_rate: AdamW's peak, reached after a tenth of the steps, then lowered to a tenth.
+        weight_decay: AdamW's.
+        ema_decay: of the averaged weights, which are what is uploaded.
+        min_snr_gamma: cap of the signal-to-noise weight (Hang et al. 2023); None weighs all times
+            alike.
+        foreground_weight: extra weight of latent positions that touch a structure; 0 is none.
+        augmentation: geometric augmentation of the private pairs.
+        colour_jitter: share of tuned samples whose colours are permuted, inverted and stretched,
+            so that the ControlNet keeps following its style tokens.
+        num_inference_steps: sampler steps.
+        images_per_job: images sampled at once; part of what decides their bits.
+        style_diversity: share of synthetic images in a style of another client or of shifted
+            contrast and colour; 0 keeps to the client's styles.
+        grain: strength of the noise that stands for detail the latents lose; 1 matches its energy.
+        upload_dtype: number format of the uploaded parameters.
+        precision: arithmetic; ``auto`` is bfloat16 where the device computes it natively.
+    """
+
+    masks: MaskOrigin = "perturbed"
+    masks_per_pair: int = 2
+    perturbation: float = 1.0
+    adapter: Adapter = "full"
+    lora_rank: int = 8
+    steps: int = 200
+    batch_size: int = 12
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    ema_decay: float = 0.98
+    min_snr_gamma: float | None = None
+    foreground_weight: float = 0.0
+    augmentation: Augmentation = "flip"
+    colour_jitter: float = 0.25
+    num_inference_steps: int = 20
+    images_per_job: int = 16
+    style_diversity: float = 0.0
+    grain: float = 1.0
+    upload_dtype: Literal["float16", "float32"] = "float16"
+    precision: Precision = "auto"
+
+    def __post_init__(self) -> None:
+        _among("masks", self.masks, ("client", "perturbed", "procedural"))
+        _among("adapter", self.adapter, ("full", "lora"))
+        _among("augmentation", self.augmentation, ("none", "flip", "dihedral"))
+        _among("upload_dtype", self.upload_dtype, ("float16", "float32"))
+        _among("precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
+        for name in (
+            "masks_per_pair",
+            "lora_rank",
+            "steps",
+            "batch_size",
+            "num_inference_steps",
+            "images_per_job",
+        ):
+            _at_least_one(name, getattr(self, name))
+        for name in ("colour_jitter", "style_diversity"):
+            _within(name, getattr(self, name), 0.0, 1.0)
+        for name in ("perturbation", "weight_decay", "foreground_weight", "grain"):
+            _within(name, getattr(self, name), 0.0, 100.0)
+        _within("ema_decay", self.ema_decay, 0.0, 0.99999)
+        _within("learning_rate", self.learning_rate, 1e-8, 1.0)
+        if self.min_snr_gamma is not None:
+            _within("min_snr_gamma", self.min_snr_gamma, 0.1, 100.0)
+        if self.masks == "client" and self.masks_per_pair > 1:
+            object.__setattr__(self, "masks_per_pair", 1)
+
+
+def _among(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigurationError(
+            f"generator.{name}={value!r} is unknown; choose one of {', '.join(allowed)}"
+        )
+
+
+def _at_least_one(name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(
+            f"generator.{name}={value!r} is not a count; give an integer of at least 1"
+        )
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ConfigurationError(
+            f"generator.{name}={value!r} is out of range; give a number in [{low:g}, {high:g}]"
+        )

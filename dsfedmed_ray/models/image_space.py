@@ -1,0 +1,198 @@
+"""Between images and what the diffusion network sees: latents, control and tokens.
+
+Two spaces share one interface. The painted space (the shipped tiny backbone) diffuses the residual
+over a painted mask; the autoencoder space (Stable Diffusion) diffuses the image's own latents.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from dsfedmed_ray.models.painting import (
+    AREA,
+    COARSE,
+    DEVIATION,
+    FINE,
+    NUM_FEATURES,
+    PERIMETER,
+    SMALLEST_DEVIATION,
+    Painting,
+    label_map,
+    measure_style,
+    paint,
+    region_weights,
+    with_shape_of,
+)
+
+if TYPE_CHECKING:  # diffusers takes seconds to import
+    from dsfedmed_ray.models.latent_codec import LinearCodec
+
+TOKEN_SIZE = 16
+CLASS_SIZE = 3 * TOKEN_SIZE
+LARGEST_LATENT = 8.0
+"""Residuals of bright debris on a dark ground reach 30 deviations; they would rule the loss."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """What the networks and the decoder are told about a batch.
+
+    Attributes:
+        control: input of the ControlNet, ``[batch, channels, rows, columns]``.
+        tokens: input of cross-attention, ``[batch, tokens, size]``.
+        class_labels: input of the class embedding, ``[batch, size]``; None where the U-Net has
+            none.
+        painting: the painted image; None where residuals are not used.
+        fine: root mean square of the detail that latents lose, ``[batch, 1, height, width]``.
+    """
+
+    control: Tensor
+    tokens: Tensor
+    class_labels: Tensor | None = None
+    painting: Painting | None = None
+    fine: Tensor | None = None
+
+
+class ImageSpace(Protocol):
+    """Encodes images and conditions, decodes latents. Images in [0, 1], masks 0 and 1."""
+
+    def style_size(self, num_structures: int) -> int:
+        """Numbers that describe one image's style; 0 where styles are not used."""
+        ...
+
+    def measure(
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        masks: Float[Tensor, "batch structures height width"],
+    ) -> Float[Tensor, "batch style"]:
+        """The style of each image."""
+        ...
+
+    def condition(
+        self,
+        masks: Float[Tensor, "batch structures height width"],
+        style: Float[Tensor, "batch style"],
+    ) -> Condition:
+        """The condition of each mask in its style."""
+        ...
+
+    def encode(
+        self, images: Float[Tensor, "batch 3 height width"], condition: Condition
+    ) -> Float[Tensor, "batch latents rows columns"]:
+        """Latents of about unit variance."""
+        ...
+
+    def decode(
+        self,
+        latents: Float[Tensor, "batch latents rows columns"],
+        condition: Condition,
+        grain: Float[Tensor, "batch 3 height width"],
+    ) -> Float[Tensor, "batch 3 height width"]:
+        """Images; ``grain`` is white noise for the detail that latents lose."""
+        ...
+
+
+class PaintedSpace:
+    """Residuals over a painting, in the latents of a linear codec.
+
+    ``z = encode((image - painting) / deviation)``. Dividing by each region's own deviation makes
+    dim and bright, smooth and rough clients look alike to the network.
+
+    Args:
+        codec: the shipped codec.
+    """
+
+    def __init__(self, codec: "LinearCodec") -> None:
+        self.codec = codec
+
+    def style_size(self, num_structures: int) -> int:
+        """Tokens (whole, background, structures) times features."""
+        return (2 + num_structures) * NUM_FEATURES
+
+    def measure(
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        masks: Float[Tensor, "batch structures height width"],
+    ) -> Float[Tensor, "batch style"]:
+        """Region statistics, flattened."""
+        return measure_style(images, masks, self._reconstruct).flatten(1)
+
+    def condition(
+        self,
+        masks: Float[Tensor, "batch structures height width"],
+        style: Float[Tensor, "batch style"],
+    ) -> Condition:
+        """Painting, label map and style tokens."""
+        regions = style.reshape(style.shape[0], -1, NUM_FEATURES)
+        regions = with_shape_of(regions, masks)
+        painting = paint(masks, regions)
+        patch = self.codec.patch_size
+        log_deviation = (painting.deviation / 0.1).log()
+        control = torch.cat(
+            [
+                self.codec.encode((painting.colour - 0.5) / 0.25),
+                functional.pixel_unshuffle(label_map(masks), patch) * 2 - 1,
+                functional.avg_pool2d(log_deviation, patch),
+            ],
+            dim=1,
+        )
+        tokens = style_tokens(regions)
+        labels = [tokens[:, 0], tokens[:, 1], tokens[:, 2:].mean(dim=1)]
+        fine = torch.einsum("brhw,br->bhw", region_weights(masks), regions[:, 1:, FINE])
+        return Condition(
+            control=control,
+            tokens=tokens,
+            class_labels=torch.cat(labels, dim=1),
+            painting=painting,
+            fine=fine.unsqueeze(1),
+        )
+
+    def encode(
+        self, images: Float[Tensor, "batch 3 height width"], condition: Condition
+    ) -> Float[Tensor, "batch latents rows columns"]:
+        """Latents of the scaled residual."""
+        painting = _painting(condition)
+        latents = self.codec.encode((images - painting.colour) / painting.deviation)
+        return latents.clamp(-LARGEST_LATENT, LARGEST_LATENT)
+
+    def decode(
+        self,
+        latents: Float[Tensor, "batch latents rows columns"],
+        condition: Condition,
+        grain: Float[Tensor, "batch 3 height width"],
+    ) -> Float[Tensor, "batch 3 height width"]:
+        """Painting plus residual, plus noise where the codec drops detail."""
+        painting = _painting(condition)
+        image = painting.colour + painting.deviation * self.codec.decode(latents)
+        if condition.fine is not None:
+            image = image + condition.fine * (grain - self._reconstruct(grain))
+        return image.clamp(0, 1)
+
+    def _reconstruct(self, residual: Tensor) -> Tensor:
+        return self.codec.decode(self.codec.encode(residual))
+
+
+def _painting(condition: Condition) -> Painting:
+    if condition.painting is None:
+        raise ValueError("a painted space needs a condition that it made itself")
+    return condition.painting
+
+
+def style_tokens(
+    regions: Float[Tensor, "batch tokens features"],
+) -> Float[Tensor, "batch tokens token_size"]:
+    """Scales the features to about unit size and marks each region with its place."""
+    batch, count, _ = regions.shape
+    colours = (regions[:, :, :DEVIATION] - 0.25) * 4
+    energies = regions[:, :, [DEVIATION, COARSE, FINE]].clamp(min=SMALLEST_DEVIATION / 2)
+    energies = (energies / 0.1).log()
+    shape = regions[:, :, [AREA, PERIMETER]].clamp(min=0).sqrt() * 2
+    place = torch.linspace(-1, 1, count, device=regions.device).expand(batch, count).unsqueeze(2)
+    whole = torch.zeros_like(place)
+    whole[:, 0] = 1
+    tokens = torch.cat([colours, energies, shape, place, whole], dim=2)
+    return functional.pad(tokens, (0, TOKEN_SIZE - tokens.shape[2]))

@@ -9,6 +9,7 @@ import torch
 from dsfedmed_ray.accounting.communication import Ledger, read_transfers
 from dsfedmed_ray.accounting.inference import measure_inference_ms
 from dsfedmed_ray.evaluation.evaluator import score, site_metrics
+from dsfedmed_ray.evaluation.pictures import draw_predictions, median_prediction
 from dsfedmed_ray.methods.dsfedmed import synthesize
 from dsfedmed_ray.methods.method import MethodResult, RunContext, broadcast_transfers, layout_of
 from dsfedmed_ray.models.segmenter import Segmenter, State
@@ -41,19 +42,23 @@ def final_summary(context: RunContext, result: MethodResult, method: str) -> Any
             context, lambda sites: server.call("evaluate", tuple(sites), "test").result()
         )
         inference_ms["foundation"] = server.call("inference_time").result().median_ms
-    baselines = {
+    baselines: dict[str, dict[str, Any]] = {
         name: {"lightweight": _groups(context, _lightweight(context, model, state))}
         for name, state in result.rows.items()
     }
     _deliver(context, result.lightweight)
     _copy_synthetic_set(context)
+    _draw_examples(context, model, result.lightweight)
+    ledger = Ledger(read_transfers(context.directory.transfers))
+    for row in baselines.values():
+        row["inference_ms"] = inference_ms["lightweight"]
     return {
         "method": method,
         "data": context.split.federation.name,
         "split": {"unseen_site": context.split.unseen_site},
         "seed": context.seed,
         "metrics": metrics,
-        "communication": Ledger(read_transfers(context.directory.transfers)).summary(),
+        "communication": ledger.summary(),
         "inference_ms": inference_ms,
         "generator": None,
         "baselines": baselines,
@@ -83,6 +88,23 @@ def _groups(context: RunContext, evaluate: Evaluate) -> dict[str, dict[str, dict
     if context.split.unseen_site is not None:
         groups["unseen"] = site_metrics(evaluate([context.split.unseen_site]))
     return groups
+
+
+def _draw_examples(context: RunContext, model: Segmenter, state: State) -> None:
+    """One prediction a site, the unseen one last."""
+    model.load_trainable_state(state)
+    model.eval()
+    sites = [context.split.seen_sites[i] for i in range(min(7, context.split.num_clients))]
+    if context.split.unseen_site is not None:
+        sites.append(context.split.unseen_site)
+    pictures = {
+        site: median_prediction(
+            lambda images: model(images.to(context.server_device)),
+            context.split.samples(site, "test"),
+        )
+        for site in sites
+    }
+    draw_predictions(pictures, context.directory.figures / "predictions.png")
 
 
 def _deliver(context: RunContext, state: State) -> None:

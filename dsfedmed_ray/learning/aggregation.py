@@ -63,8 +63,12 @@ class StateLayout:
 
     def flatten(self, state: State) -> FlatState:
         """Copies a state into two vectors."""
-        values = [_vector(state[n]) for n, c in zip(self.names, self.is_counter, strict=True) if not c]
-        counters = [_vector(state[n]) for n, c in zip(self.names, self.is_counter, strict=True) if c]
+        values = [
+            _vector(state[n]) for n, c in zip(self.names, self.is_counter, strict=True) if not c
+        ]
+        counters = [
+            _vector(state[n]) for n, c in zip(self.names, self.is_counter, strict=True) if c
+        ]
         return FlatState(
             values=_joined(values, torch.float32), counters=_joined(counters, torch.int64)
         )

@@ -67,7 +67,7 @@ def learnability_scores(
     *,
     reliability_weight: float,
     temperature: float = 1.0,
-) -> Float[Tensor, "pool"]:
+) -> Float[Tensor, " pool"]:
     """The score ``s_i = lambda (-L_GT(i)) + (1 - lambda) L_KL(i)`` of each sample.
 
     ``L_GT`` is the foundation model's cross-entropy against the mask, ``L_KL`` the symmetric
@@ -85,8 +85,8 @@ def num_selected(pool_size: int, ratio: float) -> int:
 
 
 def select(
-    scores: Float[Tensor, "pool"], config: Selection, generator: Generator
-) -> Int[Tensor, "selected"]:
+    scores: Float[Tensor, " pool"], config: Selection, generator: Generator
+) -> Int[Tensor, " selected"]:
     """Indices of the kept samples, ascending.
 
     ``topk``: ties go to the lower index. ``softmax``: drawn without replacement by Gumbel top-k,
@@ -112,7 +112,7 @@ def authors_batch_rows(
     *,
     ratio: float,
     temperature: float = 1.0,
-) -> Bool[Tensor, "batch"]:
+) -> Bool[Tensor, " batch"]:
     """The rows of a mini-batch whose divergence counts, by the release's rule.
 
     Keep rows whose loss is at most the batch's 70 % quantile for both models; of these, the share

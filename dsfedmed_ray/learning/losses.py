@@ -9,7 +9,7 @@ def cross_entropy(
     logits: Float[Tensor, "batch structures height width"],
     masks: Float[Tensor, "batch structures height width"],
     positive_weight: float = 1.0,
-) -> Float[Tensor, "batch"]:
+) -> Float[Tensor, " batch"]:
     """Binary cross-entropy of each sample, mean over pixels, summed over structures.
 
     ``l = sum_c mean_p -(w m log p + (1 - m) log(1 - p))``.
@@ -28,7 +28,7 @@ def soft_dice_loss(
     logits: Float[Tensor, "batch structures height width"],
     masks: Float[Tensor, "batch structures height width"],
     smoothing: float = 1.0,
-) -> Float[Tensor, "batch"]:
+) -> Float[Tensor, " batch"]:
     """One minus the soft Dice of each sample, summed over structures.
 
     ``1 - (2 sum p m + s) / (sum p + sum m + s)``; the smoothing ``s`` makes an empty mask finite.
@@ -43,7 +43,7 @@ def segmentation_loss(
     logits: Float[Tensor, "batch structures height width"],
     masks: Float[Tensor, "batch structures height width"],
     positive_weight: float = 1.0,
-) -> Float[Tensor, "batch"]:
+) -> Float[Tensor, " batch"]:
     """Cross-entropy plus soft Dice loss of each sample, the supervised loss of both models."""
     return cross_entropy(logits, masks, positive_weight) + soft_dice_loss(logits, masks)
 
@@ -52,7 +52,7 @@ def symmetric_kl(
     logits: Float[Tensor, "batch structures height width"],
     other_logits: Float[Tensor, "batch structures height width"],
     temperature: float = 1.0,
-) -> Float[Tensor, "batch"]:
+) -> Float[Tensor, " batch"]:
     """Both directions of the Kullback-Leibler divergence (paper, L_KL), per sample.
 
     Per pixel and structure a Bernoulli with ``p = sigmoid(z / T)``;

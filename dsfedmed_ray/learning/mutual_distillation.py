@@ -81,7 +81,7 @@ def distillation_loss(
     other_logits: Float[Tensor, "batch structures height width"],
     masks: Float[Tensor, "batch structures height width"],
     config: Distillation,
-    counted: Bool[Tensor, "batch"] | None = None,
+    counted: Bool[Tensor, " batch"] | None = None,
 ) -> Float[Tensor, ""]:
     """One model's loss: the mask, and both divergences to the other model.
 
@@ -111,7 +111,7 @@ class Learner(Protocol):
         ...
 
     def begin(
-        self, indices: Int[Tensor, "batch"], *stream: int | str
+        self, indices: Int[Tensor, " batch"], *stream: int | str
     ) -> Float[Tensor, "batch structures height width"]:
         """Runs the model on a batch, keeps its graph, gives the logits on the CPU."""
         ...
@@ -119,7 +119,7 @@ class Learner(Protocol):
     def finish(
         self,
         other_logits: Float[Tensor, "batch structures height width"],
-        counted: Bool[Tensor, "batch"] | None,
+        counted: Bool[Tensor, " batch"] | None,
     ) -> float:
         """One update from the kept graph and the other model's logits; gives the loss."""
         ...

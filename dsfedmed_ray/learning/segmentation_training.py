@@ -92,7 +92,9 @@ class Pairs:
 
     def batch(
         self, indices: Tensor
-    ) -> tuple[Float[Tensor, "batch 3 height width"], Float[Tensor, "batch structures height width"]]:
+    ) -> tuple[
+        Float[Tensor, "batch 3 height width"], Float[Tensor, "batch structures height width"]
+    ]:
         """Images in [0, 1] and masks of 0 and 1, float32."""
         indices = indices.to(self.images.device)
         return self.images[indices].float() / 255.0, self.masks[indices].float()

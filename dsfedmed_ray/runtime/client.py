@@ -23,6 +23,7 @@ from dsfedmed_ray.learning.segmentation_training import (
     make_optimizer,
     train_on_pairs,
 )
+from dsfedmed_ray.models.generator import Generator
 from dsfedmed_ray.models.segmenter import SegmenterConfig
 from dsfedmed_ray.run_directory import write_atomically
 from dsfedmed_ray.runtime.client_program import FitOrder, FitResult
@@ -108,6 +109,12 @@ class Hospital:
         # The size of a state does not depend on its values, so it is measured once.
         return payload_bytes(self._resident.read())
 
+    @cached_property
+    def _generator(self) -> Generator:
+        # Resident, since a pool's worker tunes for many clients; each starts from the public state.
+        generator: Generator = self._settings.generator.build(device=str(self._device))
+        return generator
+
     def client_name(self, client_id: int) -> str:
         """The site's name."""
         return self._settings.split.client_name(client_id)
@@ -136,9 +143,8 @@ class Hospital:
 
     def tune_generator(self, client_id: int) -> GeneratorUpload:
         """Fine-tunes a ControlNet on the client's training pairs (stage 1)."""
-        generator = self._settings.generator.build(device=self._device)
         return tune_generator(
-            generator,
+            self._generator,
             self._settings.split.samples(self.client_name(client_id), "train"),
             seed=derive_seed(self._settings.seed, "tune_generators", client_id),
         )

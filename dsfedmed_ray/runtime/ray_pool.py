@@ -24,6 +24,9 @@ from dsfedmed_ray.runtime.placement import Placement
 
 ClientActor = ray.remote(ClientWorker)
 
+MAX_FAILED_STARTS = 3
+"""Deaths of one worker in a row before it ever was ready, after which the run stops."""
+
 
 @dataclass
 class _Seat:
@@ -32,6 +35,7 @@ class _Seat:
     index: int
     actor: Any
     started: bool = False
+    failed_starts: int = 0
 
 
 @dataclass
@@ -197,7 +201,8 @@ class RayPool(ClientPool):
         running = board.running.pop(ref)
         try:
             value = ray.get(ref)
-        except RayActorError:
+        except RayActorError as error:
+            self._check_start(running.seat, error)
             self._replace(running.seat, board)
             if running.task is not None:
                 yield from self._redo(board, running.task, "its worker process died")
@@ -228,6 +233,18 @@ class RayPool(ClientPool):
             board.waiting.append(_Task(task.client_ids, task.deaths + 1))
         else:
             yield _Outcome(task.client_ids, None, reason)
+
+    def _check_start(self, seat: _Seat, error: RayActorError) -> None:
+        """A worker that cannot start will not start the next time either.
+
+        Raises:
+            WorkerLostError: its program raised, or it died :data:`MAX_FAILED_STARTS` times in a
+                row before it was ready.
+        """
+        seat.failed_starts = 0 if seat.started else seat.failed_starts + 1
+        if error.actor_init_failed or seat.failed_starts == MAX_FAILED_STARTS:
+            reason = str(error).strip().splitlines()[-1]
+            raise WorkerLostError(f"worker {seat.index} cannot start: {reason}") from error
 
     def _replace(self, seat: _Seat, board: _Board | None) -> None:
         ray.kill(seat.actor, no_restart=True)

@@ -43,13 +43,15 @@ def described(value: Any) -> Any:
 
 @cache
 def code_fingerprint() -> str:
-    """A hash of the package's source files that can change a stage's result."""
+    """A hash of the package's files, code and weights, that can change a stage's result."""
     package = Path(__file__).parent.parent
     digest = hashlib.sha256()
     for part in _CODE_THAT_DECIDES:
         root = package / part
-        files = sorted(root.rglob("*.py")) if root.is_dir() else [root]
+        files = sorted(root.rglob("*")) if root.is_dir() else [root]
         for path in files:
+            if path.is_dir() or "__pycache__" in path.parts:
+                continue
             digest.update(str(path.relative_to(package)).encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -39,8 +39,7 @@ class JobRunner:
         self, generator: Any, uploads: dict[str, Path], num_threads: int, num_gpus: float
     ) -> None:
         torch.set_num_threads(num_threads)
-        self._device = role_device(num_gpus)
-        self._generator = generator.build(device=self._device)
+        self._generator = generator.build(device=str(role_device(num_gpus)))
         self._uploads = uploads
         self._upload = lru_cache(maxsize=1)(self._load)  # jobs come client by client
 

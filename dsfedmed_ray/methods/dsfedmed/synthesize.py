@@ -1,6 +1,6 @@
 """Stage 2: the server turns the uploaded ControlNets into one synthetic image-mask set.
 
-``D~ = union over k of {(x~, m) : x~ = g(m; ControlNet_k), m in M_k}`` (paper, section "Generation").
+``D~ = union over k of {(x~, m) : x~ = g(m; ControlNet_k), m in M_k}`` (paper, "Generation").
 """
 
 import time
@@ -26,16 +26,7 @@ def synthesize(context: RunContext, samples_per_client: int, uploads: Path, fold
         raise ConfigurationError(
             "no client uploaded a ControlNet; see the notes on dropped clients"
         )
-    jobs: list[GenerationJob] = []
-    for name, path in paths.items():
-        upload = GeneratorUpload.load(path)
-        jobs += plan_jobs(
-            context.generator,
-            upload,
-            client=name,
-            num_samples=samples_per_client,
-            seed=context.seed,
-        )
+    jobs = planned_jobs(context, samples_per_client, paths)
     context.journal.keep(STAGE, up_to_unit=-1)
     started = time.perf_counter()
     with context.progress.stage(STAGE, len(jobs)):
@@ -58,3 +49,21 @@ def synthesize(context: RunContext, samples_per_client: int, uploads: Path, fold
             values={"num_samples": float(samples_per_client * len(paths))},
         )
     )
+
+
+def planned_jobs(
+    context: RunContext, samples_per_client: int, paths: dict[str, Path]
+) -> list[GenerationJob]:
+    """Every job of the synthetic set; styles may be mixed across clients (the server has all)."""
+    uploads = {name: GeneratorUpload.load(path) for name, path in paths.items()}
+    jobs: list[GenerationJob] = []
+    for name, upload in uploads.items():
+        jobs += plan_jobs(
+            context.generator,
+            upload,
+            client=name,
+            num_samples=samples_per_client,
+            seed=context.seed,
+            other_styles=[other.style for key, other in uploads.items() if key != name],
+        )
+    return jobs

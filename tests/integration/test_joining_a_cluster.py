@@ -220,12 +220,13 @@ print("shipped", open("shipped.txt").read())
 def submit_job(
     head: Head, folder: Path, change: dict[str, str]
 ) -> subprocess.CompletedProcess[str]:
-    (folder / "job.py").write_text(JOB)
+    (folder / "bin").mkdir()  # like a console script, not in the folder that it imports from
+    (folder / "bin" / "job.py").write_text(JOB)
     (folder / "shipped.txt").write_text("with the job")
     shutil.copytree(ROOT / "dsfedmed_ray", folder / "dsfedmed_ray", dirs_exist_ok=True)
     submit = ["ray", "job", "submit", "--address", head.dashboard, "--working-dir", str(folder)]
     return subprocess.run(
-        [*submit, "--", "python", "job.py"],
+        [*submit, "--", "python", "bin/job.py"],
         env={**head.environment, **change},
         capture_output=True,
         text=True,

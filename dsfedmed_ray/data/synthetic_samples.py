@@ -61,7 +61,8 @@ def _tensors(arrays: Sequence[NDArray[np.uint8]]) -> pa.Array:
         raise DataError(
             f"synthetic samples have the shapes {sorted(shapes)}; generate them at one image_size"
         )
-    return pa.FixedShapeTensorArray.from_numpy_ndarray(np.stack(arrays))
+    # Arrow would record the memory order of a channels-first image as a permutation.
+    return pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(np.stack(arrays)))
 
 
 def from_table(table: pa.Table) -> list[SyntheticSample]:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
+from torch import nn
+
 from dsfedmed_ray.errors import CheckpointError, ConfigurationError
 from dsfedmed_ray.models.sam_segmenter import (
     SamSegmenter,
@@ -10,11 +12,11 @@ from dsfedmed_ray.models.sam_segmenter import (
     build_decoder,
     check_num_structures,
 )
-from dsfedmed_ray.models.vit import PATCH_SIZE, StagedViT
+from dsfedmed_ray.models.vit import PATCH_SIZE, StagedViT, toy_encoder
 from dsfedmed_ray.models.weights import load_into, load_weights
 from dsfedmed_ray.seeding import named_torch_stream
 
-Architecture = Literal["vit_b", "vit_l", "vit_h"]
+Architecture = Literal["vit_b", "vit_l", "vit_h", "vit_toy"]
 
 
 class Release(NamedTuple):
@@ -42,7 +44,8 @@ class SamConfig:
     """A SAM model.
 
     Attributes:
-        architecture: ``vit_b``, ``vit_l`` or ``vit_h``.
+        architecture: ``vit_b``, ``vit_l``, ``vit_h``, or ``vit_toy``, which is for tests and has no
+            released weights.
         input_size: side of what the encoder sees, pixels, a multiple of 16; released for 1024.
         trainable: ``decoder`` (the authors' choice), ``neck``, ``last_stage`` (the blocks after
             the last but one with global attention) or ``all`` (FedSAM).
@@ -60,7 +63,8 @@ class SamConfig:
     def __post_init__(self) -> None:
         if self.architecture not in get_args(Architecture):
             raise ConfigurationError(
-                f"sam.architecture is {self.architecture!r}; allowed: vit_b, vit_l, vit_h"
+                f"sam.architecture is {self.architecture!r}; "
+                f"allowed: {', '.join(get_args(Architecture))}"
             )
         if self.input_size < PATCH_SIZE or self.input_size % PATCH_SIZE:
             raise ConfigurationError(
@@ -76,30 +80,27 @@ class SamConfig:
             ConfigurationError: there are more structures than mask tokens.
         """
         check_num_structures(num_structures)
-        release = RELEASES[self.architecture]
+        release = RELEASES.get(self.architecture)
         if self.weights is None:
-            raise CheckpointError(
-                f"SAM {self.architecture} needs weights: give the path of {release.file_name} "
-                "(listed in segment-anything's README), or random"
-            )
+            path = f"the path of {release.file_name}, or " if release else ""
+            raise CheckpointError(f"SAM {self.architecture} needs weights: give {path}random")
         model = self._untrained(num_structures, image_size, seed)
         if self.weights != "random":
-            sha256 = release.sha256 if self.sha256 == "official" else self.sha256
+            official = release.sha256 if release else None
+            sha256 = official if self.sha256 == "official" else self.sha256
             state = load_weights(self.weights, sha256=sha256)
             load_into(model, state, what=f"SAM {self.architecture}")
         return model
 
     def _untrained(self, num_structures: int, image_size: int, seed: int) -> SamSegmenter:
-        from segment_anything import sam_model_registry
-
         grid_size = self.input_size // PATCH_SIZE
         with named_torch_stream(seed, "initialise", "sam"):
-            sam = sam_model_registry[self.architecture](checkpoint=None)
+            encoder = released_encoder(self.architecture)
             prompt_encoder, mask_decoder = build_decoder(
                 grid_size=grid_size, input_size=self.input_size
             )
         return SamSegmenter(
-            image_encoder=StagedViT(sam.image_encoder, grid_size),
+            image_encoder=StagedViT(encoder, grid_size),
             prompt_encoder=prompt_encoder,
             mask_decoder=mask_decoder,
             num_structures=num_structures,
@@ -109,3 +110,13 @@ class SamConfig:
             trainable=self.trainable,
             fixed_statistics=True,
         )
+
+
+def released_encoder(architecture: Architecture) -> nn.Module:
+    """The image encoder that segment-anything's registry builds, without weights."""
+    if architecture == "vit_toy":
+        return toy_encoder()
+    from segment_anything import sam_model_registry
+
+    encoder: nn.Module = sam_model_registry[architecture](checkpoint=None).image_encoder
+    return encoder

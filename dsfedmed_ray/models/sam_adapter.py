@@ -24,7 +24,7 @@ class SamAdapterConfig:
     """SAM with adapters.
 
     Attributes:
-        architecture: ``vit_b``, ``vit_l`` or ``vit_h``.
+        architecture: as of :class:`SamConfig`.
         input_size: as of :class:`SamConfig`.
         weights: SAM's, as of :class:`SamConfig`; adapters are always new.
         sha256: as of :class:`SamConfig`.

@@ -1,5 +1,6 @@
 """SAM's ViT encoder, divided into stages and usable at sizes it was not trained for."""
 
+from functools import partial
 from typing import Any
 
 from jaxtyping import Float
@@ -82,3 +83,20 @@ def resize_positions(
         align_corners=False,
     )
     return resized.permute(0, 2, 3, 1)
+
+
+def toy_encoder() -> nn.Module:
+    """Segment-anything's ViT for 1024 pixels with four blocks of width 16, for tests."""
+    from segment_anything.modeling import ImageEncoderViT
+
+    encoder: nn.Module = ImageEncoderViT(
+        img_size=1024,
+        embed_dim=16,
+        depth=4,
+        num_heads=1,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        use_rel_pos=True,
+        window_size=14,
+        global_attn_indexes=(1, 3),
+    )
+    return encoder

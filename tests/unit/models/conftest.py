@@ -1,7 +1,5 @@
 """A SAM of the released classes and names, small enough for unit tests."""
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
@@ -9,38 +7,14 @@ import torch
 from torch import nn
 
 from dsfedmed_ray.models.sam_segmenter import build_decoder
+from dsfedmed_ray.models.vit import toy_encoder
 
 
 @pytest.fixture
-def toy_encoder() -> Any:
-    """Segment-anything's own ViT for 1024 pixels, without changes."""
+def released_encoder() -> nn.Module:
+    """Segment-anything's own ViT for 1024 pixels at toy size; its positions are not zero."""
     torch.manual_seed(0)
-    return make_encoder()
-
-
-@pytest.fixture
-def toy_registry(monkeypatch: pytest.MonkeyPatch) -> Callable[[], nn.Module]:
-    """Makes ``vit_b`` a toy; gives what then builds it."""
-    from segment_anything import sam_model_registry
-
-    monkeypatch.setitem(sam_model_registry, "vit_b", make_sam)
-    return make_sam
-
-
-def make_encoder() -> Any:
-    """Four blocks of width 16, the second and fourth with global attention."""
-    from segment_anything.modeling import ImageEncoderViT
-
-    encoder = ImageEncoderViT(
-        img_size=1024,
-        embed_dim=16,
-        depth=4,
-        num_heads=1,
-        norm_layer=partial(nn.LayerNorm, eps=1e-6),
-        use_rel_pos=True,
-        window_size=14,
-        global_attn_indexes=(1, 3),
-    )
+    encoder = toy_encoder()
     with torch.no_grad():
         for name, parameter in encoder.named_parameters():
             if "pos" in name:
@@ -48,9 +22,9 @@ def make_encoder() -> Any:
     return encoder.eval()
 
 
-def make_sam(checkpoint: None = None) -> Any:
-    """As segment-anything's registry builds one."""
+@pytest.fixture
+def released_sam(released_encoder: nn.Module) -> Any:
+    """Segment-anything's own ``Sam`` around it, as its registry puts one together."""
     from segment_anything.modeling import Sam
 
-    prompt_encoder, mask_decoder = build_decoder(grid_size=64, input_size=1024)
-    return Sam(make_encoder(), prompt_encoder, mask_decoder)
+    return Sam(released_encoder, *build_decoder(grid_size=64, input_size=1024)).eval()

@@ -1,5 +1,7 @@
 """SAM with adapters."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -9,20 +11,18 @@ from dsfedmed_ray.models.sam_adapter import SamAdapterConfig
 from dsfedmed_ray.models.sam_segmenter import SamSegmenter
 
 
-def build(**options: int) -> SamSegmenter:
-    config = SamAdapterConfig(input_size=256, weights="random", **options)  # type: ignore[arg-type]
+def build(**options: Any) -> SamSegmenter:
+    config = SamAdapterConfig(architecture="vit_toy", input_size=256, weights="random", **options)
     return config.build(num_structures=1, image_size=64, seed=0).eval()
 
 
-@pytest.mark.usefixtures("toy_registry")
 def test_starts_as_the_sam_it_was_made_of() -> None:
-    sam = SamConfig(input_size=256, weights="random")
+    sam = SamConfig(architecture="vit_toy", input_size=256, weights="random")
     plain = sam.build(num_structures=1, image_size=64, seed=0).eval()
     images = torch.rand(2, 3, 64, 64)
     assert torch.equal(build()(images), plain(images))
 
 
-@pytest.mark.usefixtures("toy_registry")
 def test_adapters_and_decoder_train_and_travel() -> None:
     model = build()
     model(torch.rand(2, 3, 64, 64)).sum().backward()
@@ -33,7 +33,6 @@ def test_adapters_and_decoder_train_and_travel() -> None:
     assert not any("attention." in name for name in model.trainable_state())
 
 
-@pytest.mark.usefixtures("toy_registry")
 def test_blocks_before_the_first_adapter_are_embedded() -> None:
     """Nothing trainable is in embed(), and less is left to decode()."""
     for first, stage in ((0, 1), (2, 3)):
@@ -57,7 +56,6 @@ def test_sizes(architecture: Architecture, num_trainable: int) -> None:
     assert sum(v.numel() for v in model.trainable_state().values()) == num_trainable
 
 
-@pytest.mark.usefixtures("toy_registry")
 def test_bad_values() -> None:
     with pytest.raises(ConfigurationError, match=r"bottleneck_ratio is 0; it must be in \(0, 1\]"):
         SamAdapterConfig(bottleneck_ratio=0)

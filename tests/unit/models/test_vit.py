@@ -9,20 +9,20 @@ from dsfedmed_ray.models.vit import StagedViT, resize_positions
 
 
 @torch.no_grad()
-def test_same_numbers_as_the_unmodified_forward_at_1024_px(toy_encoder: Any) -> None:
+def test_same_numbers_as_the_unmodified_forward_at_1024_px(released_encoder: Any) -> None:
     images = torch.randn(1, 3, 1024, 1024)
-    expected = toy_encoder(images)
-    assert torch.equal(StagedViT(toy_encoder, grid_size=64)(images), expected)
+    expected = released_encoder(images)
+    assert torch.equal(StagedViT(released_encoder, grid_size=64)(images), expected)
 
 
-def test_names_are_the_released_ones(toy_encoder: Any) -> None:
-    names = list(toy_encoder.state_dict())
-    assert list(StagedViT(toy_encoder, grid_size=64).state_dict()) == names
+def test_names_are_the_released_ones(released_encoder: Any) -> None:
+    names = list(released_encoder.state_dict())
+    assert list(StagedViT(released_encoder, grid_size=64).state_dict()) == names
 
 
 @pytest.mark.parametrize("grid_size", [16, 32])
 @torch.no_grad()
-def test_smaller_inputs_take_interpolated_positions(toy_encoder: Any, grid_size: int) -> None:
+def test_smaller_inputs_take_interpolated_positions(released_encoder: Any, grid_size: int) -> None:
     """The same as an encoder of that size whose parameters were interpolated beforehand."""
     from segment_anything.modeling import ImageEncoderViT
     from segment_anything.modeling.image_encoder import get_rel_pos
@@ -37,7 +37,7 @@ def test_smaller_inputs_take_interpolated_positions(toy_encoder: Any, grid_size:
         window_size=14,
         global_attn_indexes=(1, 3),
     )
-    state = toy_encoder.state_dict()
+    state = released_encoder.state_dict()
     state["pos_embed"] = torch.nn.functional.interpolate(
         state["pos_embed"].permute(0, 3, 1, 2), (grid_size, grid_size), mode="bicubic"
     ).permute(0, 2, 3, 1)
@@ -47,7 +47,7 @@ def test_smaller_inputs_take_interpolated_positions(toy_encoder: Any, grid_size:
             state[name] = torch.cat([table[0].flip(0), table[1:, 0]])
     small.load_state_dict(state)
     images = torch.randn(1, 3, 16 * grid_size, 16 * grid_size)
-    own = StagedViT(toy_encoder, grid_size)
+    own = StagedViT(released_encoder, grid_size)
     torch.testing.assert_close(own(images), small(images), atol=1e-5, rtol=1e-4)
 
 
@@ -57,9 +57,9 @@ def test_resized_positions_keep_a_constant() -> None:
     torch.testing.assert_close(resized, torch.full((1, 16, 16, 2), 3.0))
 
 
-def test_stages(toy_encoder: Any) -> None:
+def test_stages(released_encoder: Any) -> None:
     """Patches, four blocks, neck; blocks 2 and 3 follow the last but one global block 1."""
-    encoder = StagedViT(toy_encoder, grid_size=16)
+    encoder = StagedViT(released_encoder, grid_size=16)
     assert encoder.num_stages == 6
     assert encoder.last_stage == 3
     staged = [p for i in range(6) for p in encoder.stage_parameters(i)]

@@ -129,7 +129,10 @@ class SamSegmenter(FoundationSegmenter):
     def decode(
         self, embeddings: Float[Tensor, "batch ..."]
     ) -> Float[Tensor, "batch structures size size"]:
-        """The rest of the encoder and the mask decoder, all images of the batch at once."""
+        """The rest of the encoder and the mask decoder, all images of the batch at once.
+
+        Logits are float32, also under autocast: bfloat16 cannot be resized with a filter.
+        """
         encoder = self._encoder
         embeddings = embeddings.to(next(self.mask_decoder.parameters()).dtype)
         embeddings = encoder.run_stages(embeddings, self.first_trainable_stage, encoder.num_stages)
@@ -143,7 +146,7 @@ class SamSegmenter(FoundationSegmenter):
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
         )
-        return resize(logits[:, : self.num_structures], self.image_size)
+        return resize(logits[:, : self.num_structures].float(), self.image_size)
 
     def _scaled(self, images: Tensor) -> Tensor:
         images = resize(images, self.input_size)

@@ -143,6 +143,16 @@ def test_half_precision_embeddings_are_accepted() -> None:
     assert model.decode(embeddings.half()).dtype == torch.float32
 
 
+@pytest.mark.parametrize("image_size", [8, 16, 40])
+def test_logits_are_float32_under_autocast(image_size: int) -> None:
+    """Whether they are shrunk, kept or enlarged; probabilities are those of full precision."""
+    model, images = tiny_segmenter(image_size=image_size).eval(), torch.rand(2, 3, 16, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(images)
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits.sigmoid(), model(images).sigmoid(), atol=0.02, rtol=0)
+
+
 def test_fingerprint_is_of_the_frozen_part_alone() -> None:
     model = tiny_segmenter()
     before = model.frozen_fingerprint()

@@ -16,7 +16,7 @@ from dsfedmed_ray.seeding import numpy_generator, torch_generator
 LARGEST_ANGLE = np.pi / 12
 LARGEST_SCALING = 0.15
 LARGEST_SHIFT = 0.08
-ELASTIC_SHIFT = 0.05
+ELASTIC_SHIFT = 0.03
 ELASTIC_GRID = 5
 
 
@@ -26,7 +26,7 @@ def perturb_masks(masks: MaskArray, *, strength: float, seed: int) -> MaskArray:
     Args:
         masks: ``uint8 [count, height, width, structures]`` of 0 and 1.
         strength: 0 leaves the masks, 1 is up to 15 degrees, 15 percent of scale, 8 percent of
-            shift and about 5 percent of elastic displacement.
+            shift and about 3 percent of elastic displacement.
         seed: of the deformations.
 
     Returns:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dsfedmed_ray.models.painting import COARSE, DEVIATION, FINE, MEAN, NUM_FEATURES, STD
+from dsfedmed_ray.models.painting import CHROMA, COARSE, DEVIATION, FINE, MEAN, NUM_FEATURES, STD
 
 Styles = NDArray[np.float32]
 
@@ -62,6 +62,6 @@ def shift_style(style: Styles, random: np.random.Generator) -> Styles:
     regions[:, MEAN] = np.clip(means + own, 0.02, 0.98)
     roughness = gain * 2.0 ** random.uniform(-0.5, 0.5)
     regions[:, STD] = np.clip(spread * roughness, 0, 0.5)
-    for feature in (DEVIATION, COARSE, FINE):
+    for feature in (DEVIATION, COARSE, FINE, CHROMA):
         regions[:, feature] = np.clip(regions[:, feature] * roughness, 0, 0.5)
     return regions.reshape(-1).astype(np.float32)

@@ -146,6 +146,7 @@ def first_of(condition: Condition) -> Condition:
         class_labels=None if condition.class_labels is None else condition.class_labels[:1],
         painting=None if painting is None else painting.first(),
         fine=None if condition.fine is None else condition.fine[:1],
+        chroma=None if condition.chroma is None else condition.chroma[:1],
     )
 
 

@@ -20,7 +20,7 @@ class GeneratorSettings:
             client deformed before they left, or masks that the server draws.
         masks_per_pair: masks sent for each private pair; counts above 1 need ``perturbed``.
         perturbation: strength of the deformation; 1 is up to 15 degrees, 15 percent of scale and
-            5 percent of the side of elastic shift.
+            3 percent of the half side of elastic shift.
         adapter: what is tuned and uploaded: all of the ControlNet (the paper) or low-rank updates.
         lora_rank: rank of those updates.
         steps: optimiser steps of a client.

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from dsfedmed_ray.models.painting import (
     AREA,
+    CHROMA,
     COARSE,
     DEVIATION,
     FINE,
@@ -21,10 +22,12 @@ from dsfedmed_ray.models.painting import (
     PERIMETER,
     SMALLEST_DEVIATION,
     Painting,
+    chroma,
     label_map,
     measure_style,
     paint,
     region_weights,
+    spread,
     with_shape_of,
 )
 
@@ -48,6 +51,7 @@ class Condition:
             none.
         painting: the painted image; None where residuals are not used.
         fine: root mean square of the detail that latents lose, ``[batch, 1, height, width]``.
+        chroma: root mean square of the residual's colour, ``[batch, 1, 1, 1]``.
     """
 
     control: Tensor
@@ -55,6 +59,7 @@ class Condition:
     class_labels: Tensor | None = None
     painting: Painting | None = None
     fine: Tensor | None = None
+    chroma: Tensor | None = None
 
 
 class ImageSpace(Protocol):
@@ -119,7 +124,7 @@ class PaintedSpace:
         masks: Float[Tensor, "batch structures height width"],
     ) -> Float[Tensor, "batch style"]:
         """Region statistics, flattened."""
-        return measure_style(images, masks, self._reconstruct).flatten(1)
+        return measure_style(images, region_weights(masks), self._reconstruct).flatten(1)
 
     def condition(
         self,
@@ -127,9 +132,9 @@ class PaintedSpace:
         style: Float[Tensor, "batch style"],
     ) -> Condition:
         """Painting, label map and style tokens."""
-        regions = style.reshape(style.shape[0], -1, NUM_FEATURES)
-        regions = with_shape_of(regions, masks)
-        painting = paint(masks, regions)
+        regions = region_weights(masks)
+        styles = with_shape_of(style.reshape(style.shape[0], -1, NUM_FEATURES), regions)
+        painting = paint(regions, styles)
         patch = self.codec.patch_size
         log_deviation = (painting.deviation / 0.1).log()
         control = torch.cat(
@@ -140,15 +145,15 @@ class PaintedSpace:
             ],
             dim=1,
         )
-        tokens = style_tokens(regions)
+        tokens = style_tokens(styles)
         labels = [tokens[:, 0], tokens[:, 1], tokens[:, 2:].mean(dim=1)]
-        fine = torch.einsum("brhw,br->bhw", region_weights(masks), regions[:, 1:, FINE])
         return Condition(
             control=control,
             tokens=tokens,
             class_labels=torch.cat(labels, dim=1),
             painting=painting,
-            fine=fine.unsqueeze(1),
+            fine=spread(styles[:, 1:, FINE : FINE + 1], regions),
+            chroma=styles[:, 0, CHROMA].view(-1, 1, 1, 1),
         )
 
     def encode(
@@ -165,12 +170,19 @@ class PaintedSpace:
         condition: Condition,
         grain: Float[Tensor, "batch 3 height width"],
     ) -> Float[Tensor, "batch 3 height width"]:
-        """Painting plus residual, plus noise where the codec drops detail."""
+        """Painting plus residual, plus noise where the codec drops detail.
+
+        A residual never has more colour than its style says, so grey clients stay grey.
+        """
         painting = _painting(condition)
-        image = painting.colour + painting.deviation * self.codec.decode(latents)
+        residual = painting.deviation * self.codec.decode(latents)
         if condition.fine is not None:
-            image = image + condition.fine * (grain - self._reconstruct(grain))
-        return image.clamp(0, 1)
+            residual = residual + condition.fine * (grain - self._reconstruct(grain))
+        if condition.chroma is not None:
+            colour = chroma(residual)
+            drawn = colour.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+            residual = residual - colour * (1 - condition.chroma / drawn.clamp(min=1e-6)).relu()
+        return (painting.colour + residual).clamp(0, 1)
 
     def _reconstruct(self, residual: Tensor) -> Tensor:
         return self.codec.decode(self.codec.encode(residual))

@@ -27,6 +27,7 @@ FEATURES = (
     "fine",
     "area",
     "perimeter",
+    "chroma",
 )
 """Statistics of one region, in this order. ``deviation`` is the root mean square of the residual,
 ``coarse`` of its part above 8 pixels and ``fine`` of what the latents cannot hold; ``area`` and
@@ -35,7 +36,7 @@ FEATURES = (
 NUM_FEATURES = len(FEATURES)
 MEAN = slice(0, 3)
 STD = slice(3, 6)
-DEVIATION, COARSE, FINE, AREA, PERIMETER = range(6, 11)
+DEVIATION, COARSE, FINE, AREA, PERIMETER, CHROMA = range(6, 12)
 
 BLUR_SIGMA_PX = 1.0
 SMALLEST_DEVIATION = 0.02
@@ -106,29 +107,39 @@ def _sum(tensors: Iterable[Tensor]) -> Tensor:
     return functools.reduce(torch.add, tensors)
 
 
+def token_weights(
+    regions: Float[Tensor, "batch regions height width"],
+) -> Float[Tensor, "batch tokens height width"]:
+    """The whole image before the regions of :func:`region_weights`."""
+    return torch.cat([torch.ones_like(regions[:, :1]), regions], dim=1)
+
+
 def paint(
-    masks: Float[Tensor, "batch structures height width"],
+    regions: Float[Tensor, "batch regions height width"],
     style: Float[Tensor, "batch tokens features"],
 ) -> Painting:
     """Paints each region in its mean colour.
 
     Args:
-        masks: 0 and 1.
+        regions: soft memberships.
         style: as :func:`measure_style` gives it: whole image, background, each structure.
     """
-    weights = region_weights(masks)
-    regions = style[:, 1:]
-    colour = torch.einsum("brhw,brc->bchw", weights, regions[:, :, MEAN])
-    deviation = torch.einsum("brhw,br->bhw", weights, regions[:, :, DEVIATION])
-    return Painting(
-        colour=colour.clamp(0, 1),
-        deviation=deviation.unsqueeze(1).clamp(min=SMALLEST_DEVIATION),
-    )
+    colour = spread(style[:, 1:, MEAN], regions)
+    deviation = spread(style[:, 1:, DEVIATION : DEVIATION + 1], regions)
+    return Painting(colour=colour.clamp(0, 1), deviation=deviation.clamp(min=SMALLEST_DEVIATION))
+
+
+def spread(
+    values: Float[Tensor, "batch regions channels"],
+    regions: Float[Tensor, "batch regions height width"],
+) -> Float[Tensor, "batch channels height width"]:
+    """Maps in which each region has its values."""
+    return torch.einsum("brhw,brc->bchw", regions, values)
 
 
 def measure_style(
     images: Float[Tensor, "batch 3 height width"],
-    masks: Float[Tensor, "batch structures height width"],
+    regions: Float[Tensor, "batch regions height width"],
     reconstruct: Callable[[Tensor], Tensor],
 ) -> Float[Tensor, "batch tokens features"]:
     """Statistics of the whole image, its background and each structure.
@@ -138,23 +149,28 @@ def measure_style(
 
     Args:
         images: in [0, 1].
-        masks: 0 and 1.
+        regions: soft memberships.
         reconstruct: gives the part of a residual that survives the latents.
     """
-    regions = region_weights(masks)
-    weights = torch.cat([torch.ones_like(regions[:, :1]), regions], dim=1)
+    weights = token_weights(regions)
     means = _weighted(images, weights)
-    spread = (_weighted(images.square(), weights) - means.square()).clamp(min=0).sqrt()
-    colour = torch.einsum("brhw,brc->bchw", regions, means[:, 1:])
-    residual = images - colour
+    deviations = (_weighted(images.square(), weights) - means.square()).clamp(min=0).sqrt()
+    residual = images - spread(means[:, 1:], regions)
     coarse = functional.avg_pool2d(residual, COARSE_PX)
     coarse = functional.interpolate(coarse, scale_factor=COARSE_PX, mode="bilinear")
-    energies = [
-        _weighted(part.square().mean(dim=1, keepdim=True), weights).sqrt()
-        for part in (residual, coarse, residual - reconstruct(residual))
-    ]
-    style = torch.cat([means, spread, *energies, region_shape(weights)], dim=2)
-    return style * (style[:, :, AREA : AREA + 1] > 0)
+    parts = [residual, coarse, residual - reconstruct(residual), chroma(residual)]
+    energy = torch.cat([part.square().mean(dim=1, keepdim=True) for part in parts], dim=1)
+    energy = _weighted(energy, weights).sqrt()
+    shape = region_shape(weights)
+    style = torch.cat([means, deviations, energy[:, :, :3], shape, energy[:, :, 3:]], dim=2)
+    return style * (shape[:, :, :1] > 0)
+
+
+def chroma(
+    residual: Float[Tensor, "batch 3 height width"],
+) -> Float[Tensor, "batch 3 height width"]:
+    """What is left of a residual without its grey part."""
+    return residual - residual.mean(dim=1, keepdim=True)
 
 
 def region_shape(
@@ -171,12 +187,12 @@ def region_shape(
 
 def with_shape_of(
     style: Float[Tensor, "batch tokens features"],
-    masks: Float[Tensor, "batch structures height width"],
+    regions: Float[Tensor, "batch regions height width"],
 ) -> Float[Tensor, "batch tokens features"]:
-    """The style with area and perimeter measured on these masks, since masks change."""
-    regions = region_weights(masks)
-    weights = torch.cat([torch.ones_like(regions[:, :1]), regions], dim=1)
-    return torch.cat([style[:, :, :AREA], region_shape(weights)], dim=2)
+    """The style with area and perimeter measured on these regions, since masks change."""
+    style = style.clone()
+    style[:, :, AREA:CHROMA] = region_shape(token_weights(regions))
+    return style
 
 
 def _weighted(

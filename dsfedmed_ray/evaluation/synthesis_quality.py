@@ -1,0 +1,206 @@
+"""How good a client's synthetic images are, measured in every run.
+
+These numbers need private images: they are the simulator's instruments, nothing of them travels,
+and none of them enters the ledger.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dsfedmed_ray.data.samples import to_batch
+from dsfedmed_ray.errors import DataError
+from dsfedmed_ray.evaluation.evaluator import Predict, score
+from dsfedmed_ray.evaluation.memorisation import MemorisationAudit, audit_memorisation
+from dsfedmed_ray.records import Sample
+from dsfedmed_ray.seeding import numpy_generator, torch_generator
+
+Fit = Callable[[Sequence[Sample]], Predict]
+"""Trains a small segmenter from scratch, always with the same seed and steps."""
+
+Features = Callable[[Float[Tensor, "batch 3 size size"]], Float[Tensor, "batch features"]]
+"""Features of images in [0, 1], for example a foundation model's embedding, averaged."""
+
+SMALLEST_DICE = 0.01
+"""Denominator of ratios at least, so that a site where even real training fails stays finite."""
+NUM_SUBSETS = 20
+BATCH = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientQuality:
+    """Quality of one client's synthetic set.
+
+    Attributes:
+        real_dice: on real validation images, of a segmenter trained on real images.
+        synthetic_dice: the same, trained on as many synthetic images with as many steps.
+        floor_dice: the same, trained on the painting floor; None if it was not measured.
+        mask_agreement: Dice between the masks that images were drawn from and what the
+            real-trained segmenter sees in them.
+        kid: unbiased kernel distance of features of real and synthetic images; None without
+            features. It may be slightly negative.
+        memorisation: the audit.
+    """
+
+    real_dice: float
+    synthetic_dice: float
+    floor_dice: float | None
+    mask_agreement: float
+    kid: float | None
+    memorisation: MemorisationAudit
+
+    @property
+    def tstr_ratio(self) -> float:
+        """Train on synthetic, test on real: over training on real."""
+        return self.synthetic_dice / max(self.real_dice, SMALLEST_DICE)
+
+    @property
+    def floor_ratio(self) -> float | None:
+        """The same ratio for the painting floor."""
+        if self.floor_dice is None:
+            return None
+        return self.floor_dice / max(self.real_dice, SMALLEST_DICE)
+
+
+def measure_client(
+    *,
+    train: Sequence[Sample],
+    validation: Sequence[Sample],
+    synthetic: Sequence[Sample],
+    fit: Fit,
+    painted: Sequence[Sample] = (),
+    features: Features | None = None,
+    seed: int = 0,
+) -> ClientQuality:
+    """Measures one client; takes one fit more if ``painted`` is given.
+
+    Args:
+        train: the client's private training pairs.
+        validation: its real validation pairs.
+        synthetic: its synthetic set.
+        fit: trains a segmenter.
+        painted: the painting floor's set, from the same masks and styles.
+        features: for the kernel distance.
+        seed: of subsets.
+
+    Raises:
+        DataError: a set is empty.
+    """
+    for name, samples in (("train", train), ("validation", validation), ("synthetic", synthetic)):
+        if not len(samples):
+            raise DataError(
+                f"the quality checks have no {name} samples; give the split and the generator at "
+                "least one, or turn the checks off"
+            )
+    size = min(len(train), len(synthetic))
+    on_real = fit(subset(train, size, seed))
+    on_synthetic = fit(subset(synthetic, size, seed))
+    floor_dice = None
+    if len(painted):
+        floor_dice = _dice(fit(subset(painted, size, seed)), validation)
+    return ClientQuality(
+        real_dice=_dice(on_real, validation),
+        synthetic_dice=_dice(on_synthetic, validation),
+        floor_dice=floor_dice,
+        mask_agreement=_dice(on_real, synthetic),
+        kid=None if features is None else kernel_distance(features, train, synthetic, seed=seed),
+        memorisation=audit_memorisation(train, validation, synthetic),
+    )
+
+
+def subset(samples: Sequence[Sample], size: int, seed: int) -> list[Sample]:
+    """A random choice without repetition, of all if ``size`` reaches that."""
+    order = numpy_generator(seed, "quality_subset", len(samples)).permutation(len(samples))
+    return [samples[int(index)] for index in sorted(order[:size])]
+
+
+def _dice(predict: Predict, samples: Sequence[Sample]) -> float:
+    return score(predict, samples, batch_size=BATCH, with_hd95=False).dice
+
+
+def kernel_distance(
+    features: Features, real: Sequence[Sample], synthetic: Sequence[Sample], *, seed: int
+) -> float | None:
+    """Kernel inception distance with any features (Binkowski et al. 2018), unbiased.
+
+    A mean over random subsets of equal size; None where a set has fewer than four images. A
+    Frechet distance would be singular on so few images.
+    """
+    size = min(len(real), len(synthetic))
+    if size < 4:
+        return None
+    from torchmetrics.image.kid import poly_mmd
+
+    first, second = _features(features, real), _features(features, synthetic)
+    random = torch_generator(seed, "kernel_distance")
+    half = max(4, size * 3 // 4)
+    distances = []
+    for _ in range(NUM_SUBSETS):
+        chosen = torch.randperm(len(first), generator=random)[:half]
+        others = torch.randperm(len(second), generator=random)[:half]
+        distances.append(float(poly_mmd(first[chosen], second[others])))
+    return math.fsum(distances) / NUM_SUBSETS
+
+
+@torch.no_grad()
+def _features(features: Features, samples: Sequence[Sample]) -> Float[Tensor, "count features"]:
+    rows = []
+    for start in range(0, len(samples), BATCH):
+        stop = min(start + BATCH, len(samples))
+        images, _ = to_batch([samples[index] for index in range(start, stop)])
+        rows.append(features(images).double().cpu())
+    return torch.cat(rows)
+
+
+def summarise_quality(clients: Mapping[str, ClientQuality]) -> dict[str, Any]:
+    """The ``generator`` entry of ``summary.json``: means, minima and each client's numbers.
+
+    Raises:
+        DataError: there is no client.
+    """
+    if not clients:
+        raise DataError("no client's synthetic set was measured; measure at least one")
+    values = list(clients.values())
+    ratios = [client.tstr_ratio for client in values]
+    summary: dict[str, Any] = {
+        "tstr_ratio": _mean(ratios),
+        "tstr_ratio_min": min(ratios),
+        "mask_agreement": _mean([client.mask_agreement for client in values]),
+        "memorisation": {
+            "ratio": min(client.memorisation.ratio for client in values),
+            "flag": any(client.memorisation.flag for client in values),
+        },
+        "clients": {name: client_summary(client) for name, client in clients.items()},
+    }
+    floors = [client.floor_ratio for client in values if client.floor_ratio is not None]
+    if floors:
+        summary["floor_ratio"] = _mean(floors)
+    distances = [client.kid for client in values if client.kid is not None]
+    if distances:
+        summary["kid"] = _mean(distances)
+    return summary
+
+
+def client_summary(client: ClientQuality) -> dict[str, Any]:
+    """One client's numbers, those that were measured."""
+    numbers = {
+        "real_dice": client.real_dice,
+        "synthetic_dice": client.synthetic_dice,
+        "tstr_ratio": client.tstr_ratio,
+        "floor_ratio": client.floor_ratio,
+        "mask_agreement": client.mask_agreement,
+        "kid": client.kid,
+        "memorisation_ratio": client.memorisation.ratio,
+        "copy_share": client.memorisation.copy_share,
+        "memorisation_flag": client.memorisation.flag,
+    }
+    return {name: value for name, value in numbers.items() if value is not None}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)

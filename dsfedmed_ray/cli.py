@@ -104,7 +104,7 @@ def _stopping_on_signals(stop: "StopRequest") -> Iterator[None]:
     def ask(number: int, _: object) -> None:
         stop.signal_number = number
         print(f"dsfedmed: signal {number}: saving after this step ...", file=sys.stderr)
-        signal.signal(number, before[number])
+        signal.signal(number, before[signal.Signals(number)])
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in before:

@@ -15,6 +15,7 @@ from dsfedmed_ray.methods.method import MethodResult, RunContext, broadcast_tran
 from dsfedmed_ray.models.segmenter import Segmenter, State
 from dsfedmed_ray.records import SegmentationScores
 from dsfedmed_ray.run_directory import write_atomically
+from dsfedmed_ray.summary import Scores
 
 BATCH_SIZE = 16
 DELIVERY = "deliver"
@@ -81,7 +82,7 @@ def _lightweight(context: RunContext, model: Segmenter, state: State) -> Evaluat
     return evaluate
 
 
-def _groups(context: RunContext, evaluate: Evaluate) -> dict[str, dict[str, dict[str, float]]]:
+def _groups(context: RunContext, evaluate: Evaluate) -> dict[str, dict[str, Scores]]:
     num_sites = min(MAX_SCORED_SITES, context.split.num_clients)
     sites = [context.split.seen_sites[index] for index in range(num_sites)]
     groups = {"seen": site_metrics(evaluate(sites))}

@@ -70,7 +70,8 @@ class StateLayout:
             _vector(state[n]) for n, c in zip(self.names, self.is_counter, strict=True) if c
         ]
         return FlatState(
-            values=_joined(values, torch.float32), counters=_joined(counters, torch.int64)
+            values=torch.cat([*values, torch.empty(0)]).float().numpy(),
+            counters=torch.cat([*counters, torch.empty(0, dtype=torch.int64)]).numpy(),
         )
 
     def unflatten(self, flat: FlatState) -> State:
@@ -89,10 +90,6 @@ class StateLayout:
 
 def _vector(value: Tensor) -> Tensor:
     return value.detach().reshape(-1).cpu()
-
-
-def _joined(parts: list[Tensor], dtype: torch.dtype) -> NDArray[np.generic]:
-    return torch.cat([*parts, torch.empty(0, dtype=dtype)]).to(dtype).numpy()
 
 
 class ResidentModel:

@@ -16,8 +16,7 @@ from dsfedmed_ray.learning.segmentation_training import (
     train_on_pairs,
 )
 from dsfedmed_ray.methods.best_state import BestState
-from dsfedmed_ray.methods.fedavg import MODEL_FILE
-from dsfedmed_ray.methods.method import MethodResult, RunContext
+from dsfedmed_ray.methods.method import MODEL_FILE, MethodResult, RunContext
 from dsfedmed_ray.methods.resumable import UnitResult
 from dsfedmed_ray.seeding import named_torch_stream, torch_generator
 

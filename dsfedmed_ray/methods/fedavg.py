@@ -13,6 +13,7 @@ from dsfedmed_ray.errors import ConfigurationError
 from dsfedmed_ray.learning.segmentation_training import SegmentationTraining
 from dsfedmed_ray.methods.best_state import BestState
 from dsfedmed_ray.methods.method import (
+    MODEL_FILE,
     MethodResult,
     RunContext,
     StageOutput,
@@ -27,7 +28,6 @@ from dsfedmed_ray.runtime.client_pool import ClientPool, RoundResult
 from dsfedmed_ray.seeding import numpy_generator
 
 STAGE = "train_federated"
-MODEL_FILE = "lightweight.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,10 @@ from dsfedmed_ray.runtime.journal import Journal
 from dsfedmed_ray.runtime.pending import FoundationHandle
 from dsfedmed_ray.runtime.stage_store import StageStore, stage_key
 
+MODEL_FILE = "lightweight.safetensors"
+FOUNDATION_FILE = "foundation.safetensors"
+"""Names of trained states inside a stage's folder."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StageOutput:

@@ -6,12 +6,11 @@ from typing import Any
 from safetensors.torch import save_file
 
 from dsfedmed_ray.learning.foundation_adaptation import Adaptation
-from dsfedmed_ray.methods.method import RunContext
+from dsfedmed_ray.methods.method import FOUNDATION_FILE, RunContext
 from dsfedmed_ray.methods.resumable import UnitResult
 from dsfedmed_ray.runtime.pending import FoundationHandle
 
 STAGE = "adapt_foundation"
-FOUNDATION_FILE = "foundation.safetensors"
 
 
 class AdaptationEpochs:

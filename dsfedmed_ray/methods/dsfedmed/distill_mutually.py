@@ -13,15 +13,15 @@ from dsfedmed_ray.data.synthetic_samples import read_synthetic
 from dsfedmed_ray.learning.learnability import Selection, authors_batch_rows
 from dsfedmed_ray.learning.mutual_distillation import Distillation, PoolLearner
 from dsfedmed_ray.methods.best_state import BestState
-from dsfedmed_ray.methods.dsfedmed.adapt_foundation import FOUNDATION_FILE
 from dsfedmed_ray.methods.dsfedmed.select_samples import (
     needs_scores,
     score_pool,
     selected_samples,
     whole_pool,
 )
-from dsfedmed_ray.methods.fedavg import MODEL_FILE
 from dsfedmed_ray.methods.method import (
+    FOUNDATION_FILE,
+    MODEL_FILE,
     RunContext,
     broadcast_transfers,
     layout_of,

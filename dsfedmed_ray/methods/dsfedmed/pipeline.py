@@ -19,12 +19,14 @@ from dsfedmed_ray.methods.dsfedmed import (
     synthesize,
     tune_generators,
 )
-from dsfedmed_ray.methods.fedavg import (
+from dsfedmed_ray.methods.fedavg import FederatedTraining, federated_stage
+from dsfedmed_ray.methods.method import (
+    FOUNDATION_FILE,
     MODEL_FILE,
-    FederatedTraining,
-    federated_stage,
+    MethodResult,
+    RunContext,
+    StageOutput,
 )
-from dsfedmed_ray.methods.method import MethodResult, RunContext, StageOutput
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +64,7 @@ class DSFedMed:
         distilled = self._distill_mutually(context, synthetic, federated, adapted)
         return MethodResult(
             lightweight=load_file(distilled.folder / MODEL_FILE),
-            foundation=load_file(distilled.folder / adapt_foundation.FOUNDATION_FILE),
+            foundation=load_file(distilled.folder / FOUNDATION_FILE),
             rows={"fedavg": load_file(federated.folder / MODEL_FILE)},
         )
 
@@ -112,7 +114,7 @@ class DSFedMed:
                 context.pool(self.federated.local),
                 synthetic=synthetic.folder,
                 initial_lightweight=load_file(federated.folder / MODEL_FILE),
-                initial_foundation=load_file(adapted.folder / adapt_foundation.FOUNDATION_FILE),
+                initial_foundation=load_file(adapted.folder / FOUNDATION_FILE),
                 config=self.distillation,
                 selection=self.selection,
                 folder=folder,

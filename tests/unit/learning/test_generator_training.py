@@ -1,0 +1,128 @@
+"""Tuning a ControlNet: what it changes, what it sends, and that it repeats."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler
+
+from dsfedmed_ray.errors import CheckpointError, ConfigurationError
+from dsfedmed_ray.learning.generator_training import (
+    jitter_colours,
+    rate_factor,
+    target_of,
+    time_weight,
+    tune_generator,
+)
+from dsfedmed_ray.learning.generator_upload import GeneratorUpload
+from dsfedmed_ray.models.generator import EmbeddedGeneratorConfig
+from dsfedmed_ray.records import Sample
+
+Make = Callable[..., EmbeddedGeneratorConfig]
+
+
+def test_same_seed_same_upload(toy_config: Make, pairs: Sequence[Sample]) -> None:
+    generator = toy_config().build()
+    first = tune_generator(generator, pairs, seed=1)
+    again = tune_generator(generator, pairs, seed=1)
+    other = tune_generator(generator, pairs, seed=2)
+    for name, value in first.arrays().items():
+        assert np.array_equal(value, again.arrays()[name]), name
+    assert any(
+        not np.array_equal(value, other.controlnet[name])
+        for name, value in first.controlnet.items()
+    )
+
+
+def test_backbone_stays_and_controlnet_moves(toy_config: Make, pairs: Sequence[Sample]) -> None:
+    generator = toy_config().build()
+    before = {name: value.clone() for name, value in generator.unet.state_dict().items()}
+    start = {name: value.clone() for name, value in generator.controlnet_state().items()}
+    seen: list[tuple[int, int]] = []
+    tune_generator(
+        generator, pairs, seed=0, progress=lambda step, steps, _: seen.append((step, steps))
+    )
+    assert all(
+        torch.equal(value, before[name]) for name, value in generator.unet.state_dict().items()
+    )
+    assert any(
+        not torch.equal(value, start[name]) for name, value in generator.controlnet_state().items()
+    )
+    assert seen == [(1, 2), (2, 2)]
+
+
+@pytest.mark.parametrize(("masks", "count"), [("client", 5), ("perturbed", 10), ("procedural", 0)])
+def test_masks_that_leave(
+    toy_config: Make, pairs: Sequence[Sample], masks: str, count: int
+) -> None:
+    upload = tune_generator(toy_config(masks=masks).build(), pairs, seed=0)
+    own = np.stack([sample.mask for sample in pairs])
+    assert upload.masks.shape == (count, 32, 32, 1)
+    assert np.array_equal(upload.masks, own) == (masks == "client")
+    assert upload.style.shape == (5, 36)
+    assert set(upload.parts()) == {"controlnet", "style"} | ({"masks"} if count else set())
+
+
+def test_low_rank_upload_is_smaller(toy_config: Make, pairs: Sequence[Sample]) -> None:
+    sizes = {}
+    for adapter in ("full", "lora"):
+        generator = toy_config(adapter=adapter, lora_rank=2).build()
+        upload = tune_generator(generator, pairs, seed=0)
+        sizes[adapter] = sum(value.nbytes for value in upload.controlnet.values())
+    assert sizes["lora"] < 0.6 * sizes["full"]
+
+
+def test_upload_file(toy_config: Make, pairs: Sequence[Sample], tmp_path: Path) -> None:
+    upload = tune_generator(toy_config(masks="procedural").build(), pairs, seed=0)
+    path = tmp_path / "a.safetensors"
+    upload.save(path)
+    read = GeneratorUpload.load(path)
+    assert read.final_loss == pytest.approx(upload.final_loss)
+    assert read.masks.shape == upload.masks.shape
+    assert all(np.array_equal(v, read.controlnet[k]) for k, v in upload.controlnet.items())
+    with pytest.raises(CheckpointError, match=r"upload lacks \['final_loss', 'style'\]"):
+        GeneratorUpload.from_arrays({"masks": upload.masks})
+    path.write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match="cannot read the generator upload"):
+        GeneratorUpload.load(path)
+
+
+def test_no_pairs(toy_config: Make) -> None:
+    with pytest.raises(ConfigurationError, match="without pairs cannot tune a generator"):
+        tune_generator(toy_config().build(), [], seed=0)
+
+
+def test_min_snr_weight_of_velocity() -> None:
+    """With a = 0.8 the ratio is 4: capped at 2 the weight is 2 / (4 + 1); uncapped 4 / 5."""
+    scheduler = DDIMScheduler(prediction_type="v_prediction")
+    scheduler.alphas_cumprod = torch.tensor([0.8])
+    steps = torch.tensor([0])
+    assert time_weight(scheduler, steps, 2.0).item() == pytest.approx(0.4)
+    assert time_weight(scheduler, steps, 9.0).item() == pytest.approx(0.8)
+    assert time_weight(scheduler, steps, None).item() == 1.0
+
+
+def test_targets() -> None:
+    latents, noise, steps = torch.ones(1, 1, 1, 1), torch.full((1, 1, 1, 1), 2.0), torch.tensor([0])
+    scheduler = DDIMScheduler(prediction_type="epsilon")
+    assert torch.equal(target_of(scheduler, latents, noise, steps), noise)
+    wrong = DDIMScheduler(prediction_type="sample")
+    with pytest.raises(ConfigurationError, match="prediction_type 'sample'"):
+        target_of(wrong, latents, noise, steps)
+
+
+def test_rate_rises_then_falls() -> None:
+    """100 steps: a tenth of warm-up, then down towards a tenth of the peak."""
+    assert rate_factor(0, 100) == pytest.approx(0.1)
+    assert rate_factor(9, 100) == pytest.approx(1 - 0.9 * 0.09)
+    assert rate_factor(99, 100) == pytest.approx(1 - 0.9 * 0.99)
+
+
+def test_jitter_stays_in_range() -> None:
+    random = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        changed = jitter_colours(torch.rand(3, 8, 8), random)
+        assert changed.min() >= 0
+        assert changed.max() <= 1

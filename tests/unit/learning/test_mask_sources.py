@@ -1,0 +1,45 @@
+"""Perturbed and procedural masks."""
+
+import numpy as np
+
+from dsfedmed_ray.learning.mask_sources import perturb_masks, procedural_masks
+
+
+def square(count: int = 3) -> np.ndarray:
+    masks = np.zeros((count, 64, 64, 2), np.uint8)
+    masks[:, 20:44, 20:44, 0] = 1
+    masks[:, 28:36, 28:36, 1] = 1
+    return masks
+
+
+def test_no_strength_changes_nothing() -> None:
+    assert np.array_equal(perturb_masks(square(), strength=0.0, seed=0), square())
+
+
+def test_each_mask_moves_in_its_own_way() -> None:
+    moved = perturb_masks(square(), strength=1.0, seed=0)
+    assert moved.dtype == np.uint8
+    assert set(np.unique(moved)) <= {0, 1}
+    assert not np.array_equal(moved[0], moved[1])
+    assert np.array_equal(moved, perturb_masks(square(), strength=1.0, seed=0))
+    areas = moved[..., 0].sum(axis=(1, 2)) / 24**2
+    assert ((areas > 0.5) & (areas < 1.6)).all()
+
+
+def test_nested_structures_stay_nested() -> None:
+    moved = perturb_masks(square(), strength=1.0, seed=3)
+    assert (moved[..., 1] <= moved[..., 0]).all()
+
+
+def test_no_masks() -> None:
+    assert perturb_masks(square(0), strength=1.0, seed=0).shape == (0, 64, 64, 2)
+
+
+def test_drawn_areas() -> None:
+    """Area 0.1 and perimeter 0.04 of the pixels: discs of radius 5 pixels, about 410 of 4096."""
+    shapes = np.full((4, 1, 2), (0.1, 0.04), np.float32)
+    masks = procedural_masks(shapes, height=64, width=64, seed=0)
+    areas = masks.mean(axis=(1, 2, 3))
+    assert ((areas > 0.08) & (areas < 0.16)).all()
+    absent = procedural_masks(shapes * 0, height=64, width=64, seed=0)
+    assert not absent.any()

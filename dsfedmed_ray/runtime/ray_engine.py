@@ -52,6 +52,9 @@ def _connect(config: RuntimeConfig) -> None:
     # A worker with no share of a GPU must not see any; Ray's coming default is set today.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray's own remarks go to its log files; what concerns the user is said by this package.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
     common = {"logging_level": logging.ERROR, "log_to_driver": False}
     if config.address is not None:
         try:

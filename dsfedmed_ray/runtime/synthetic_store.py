@@ -95,10 +95,10 @@ def generate_on_ray(
     """
     import ray.data
     from ray.data import ActorPoolStrategy, DataContext
-    from ray.data.context import ArrowFixedShapeTensorFormat
+    from ray.data._internal.tensor_extensions.arrow import FixedShapeTensorFormat
 
     data_context = DataContext.get_current()
-    data_context.arrow_fixed_shape_tensor_format = ArrowFixedShapeTensorFormat.ARROW_NATIVE
+    data_context.arrow_fixed_shape_tensor_format = FixedShapeTensorFormat.ARROW_NATIVE
     data_context.enable_progress_bars = False
     rows = [{"job": pickle.dumps(job)} for job in jobs]
     bundle = {"num_cpus": demand.num_cpus, "num_gpus": float(demand.num_gpus)}
@@ -108,8 +108,11 @@ def generate_on_ray(
         batch_size=1,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(size=min(num_actors, len(jobs))),
-        max_restarts=MAX_RESTARTS,
-        max_task_retries=MAX_RESTARTS,
+        # Ray Data restarts its actors for ever unless it is told how often.
+        ray_remote_args_fn=lambda: {
+            "max_restarts": MAX_RESTARTS,
+            "max_task_retries": MAX_RESTARTS,
+        },
         resources=dict(demand.resources) or None,
         **bundle,
     )

@@ -143,6 +143,34 @@ def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
+def train(
+    experiment: Experiment, progress: Progress, stop: StopRequest | None = None
+) -> RunDirectory:
+    """Runs a method's stages and no test: what a trial of a study needs.
+
+    The test parts and the unseen site stay untouched, and the stages stay in the store, where
+    :func:`run` with the same settings finds them.
+
+    Args:
+        experiment: what to run.
+        progress: shows what happens.
+        stop: set by signal handlers; the run then saves and ends.
+
+    Returns:
+        The run directory, without a summary.
+
+    Raises:
+        UserError: something given cannot be used; nothing is left behind.
+        InterruptedRunError: a signal came; ``resume=true`` goes on.
+    """
+    split = experiment.split.apply(experiment.data.build())
+    _check_models(experiment, split)
+    directory = _opened(experiment)
+    with _context(experiment, split, directory, progress, stop or StopRequest()) as context:
+        experiment.method.run(context)
+    return directory
+
+
 @contextmanager
 def _context(
     experiment: Experiment,

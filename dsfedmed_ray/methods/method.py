@@ -139,23 +139,35 @@ class RunContext:
         common = {"seed": self.seed, "data": self.split.fingerprint()}
         key = stage_key(name, {**common, **settings}, [stage.key for stage in inputs])
         started = time.perf_counter()
-        found = self.store.find(key)
-        if found is not None:
-            self.journal.restore_stage(name, found)
+        reused = self.store.find(key) is not None or not self._run_alone(name, key, run)
+        folder = self.store.find(key)
+        assert folder is not None
+        if reused:
+            self.journal.restore_stage(name, folder)
             self.progress.note(f"{name}: taken from the stage store ({key})")
-        else:
+        self.stages[name] = StageOutput(
+            key=key, folder=folder, seconds=time.perf_counter() - started, reused=reused
+        )
+        return self.stages[name]
+
+    def _run_alone(self, name: str, key: str, run: Callable[[Path], None]) -> bool:
+        """Runs a stage, unless another run is at it and finishes it; says whether it did."""
+        said = False
+
+        def waiting() -> None:
+            nonlocal said
+            if not said:
+                self.progress.note(f"{name}: another run is at this stage; waiting for it")
+            said = True
+            self.stop.raise_if_set(self.resume_hint)
+
+        with self.store.alone(key, waiting):
+            if self.store.find(key) is not None:
+                return False
             with self.store.publishing(key) as temporary:
                 run(temporary)
                 self.journal.save_stage(name, temporary)
-        folder = self.store.find(key)
-        assert folder is not None
-        self.stages[name] = StageOutput(
-            key=key,
-            folder=folder,
-            seconds=time.perf_counter() - started,
-            reused=found is not None,
-        )
-        return self.stages[name]
+        return True
 
     def unit_loop(self, stage: str) -> UnitLoop:
         """The resumable loop of a stage."""
@@ -242,6 +254,7 @@ class MethodResult:
     lightweight: State
     foundation: State | None = None
     rows: dict[str, State] = field(default_factory=dict)
+    generator_quality: dict[str, Any] | None = None
 
 
 class Method(Protocol):

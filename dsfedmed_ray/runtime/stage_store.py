@@ -4,19 +4,24 @@ A stage's key is a hash of its name, the configuration that touches it, the keys
 the package's own code. Runs, trials and comparisons that agree on all of these share the stage.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from dsfedmed_ray.errors import RunDirectoryError
+
+POLL_SECONDS = 0.2
+"""Between two looks at a stage that another run is doing."""
 
 _CODE_THAT_DECIDES = ("seeding.py", "data", "models", "learning", "runtime", "methods")
 
@@ -82,6 +87,33 @@ class StageStore:
         return folder if folder.is_dir() else None
 
     @contextmanager
+    def alone(self, key: str, waiting: Callable[[], None]) -> Iterator[None]:
+        """Holds a key: of several runs that need a stage at once, one does it and the others wait.
+
+        The lock is the operating system's and ends with the process that holds it, however it
+        ends. A run holds one key at a time, so that no two can wait for each other.
+
+        Args:
+            key: of the stage; look for it again inside the block.
+            waiting: called every :data:`POLL_SECONDS` while another run holds the key; it may
+                raise to give up.
+
+        Raises:
+            RunDirectoryError: the store cannot be written.
+        """
+        path = self.root / ".locks" / key
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("a")
+        except OSError as error:
+            raise self._unwritable(error) from error
+        with file:
+            while not _locked(file):
+                waiting()
+                time.sleep(POLL_SECONDS)
+            yield
+
+    @contextmanager
     def publishing(self, key: str) -> Iterator[Path]:
         """Gives a temporary folder and publishes it under ``key`` when the block ends well.
 
@@ -96,10 +128,7 @@ class StageStore:
             yield temporary
             self._publish(temporary, self.root / key)
         except OSError as error:
-            raise RunDirectoryError(
-                f"cannot write the stage store {self.root}: {error.strerror or error}; "
-                "free space or choose another folder with store.dir=PATH"
-            ) from error
+            raise self._unwritable(error) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -109,3 +138,17 @@ class StageStore:
         except OSError:
             if not final.is_dir():
                 raise
+
+    def _unwritable(self, error: OSError) -> RunDirectoryError:
+        return RunDirectoryError(
+            f"cannot write the stage store {self.root}: {error.strerror or error}; "
+            "free space or choose another folder with store.dir=PATH"
+        )
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,6 +1,5 @@
 """Scores of a finished method on the seen sites' test parts and on the whole unseen site."""
 
-import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,11 +9,11 @@ from dsfedmed_ray.accounting.communication import Ledger, read_transfers
 from dsfedmed_ray.accounting.inference import measure_inference_ms
 from dsfedmed_ray.evaluation.evaluator import score, site_metrics
 from dsfedmed_ray.evaluation.pictures import draw_predictions, median_prediction
-from dsfedmed_ray.methods.dsfedmed import synthesize
+from dsfedmed_ray.methods.dsfedmed import measure_synthesis, synthesize
 from dsfedmed_ray.methods.method import MethodResult, RunContext, broadcast_transfers, layout_of
 from dsfedmed_ray.models.segmenter import Segmenter, State
 from dsfedmed_ray.records import SegmentationScores
-from dsfedmed_ray.run_directory import write_atomically
+from dsfedmed_ray.run_directory import copy_atomically
 from dsfedmed_ray.summary import Scores
 
 BATCH_SIZE = 16
@@ -61,7 +60,7 @@ def final_summary(context: RunContext, result: MethodResult, method: str) -> Any
         "metrics": metrics,
         "communication": ledger.summary(),
         "inference_ms": inference_ms,
-        "generator": None,
+        "generator": result.generator_quality,
         "baselines": baselines,
     }
 
@@ -118,12 +117,11 @@ def _deliver(context: RunContext, state: State) -> None:
 
 
 def _copy_synthetic_set(context: RunContext) -> None:
-    """The synthetic set belongs to the run directory as well as to the store."""
-    if synthesize.STAGE not in context.stages:
-        return
-    for path in sorted(context.stages[synthesize.STAGE].folder.glob("*.parquet")):
-        source = path
-        write_atomically(
-            context.directory.synthetic / path.name,
-            lambda temporary, source=source: shutil.copyfile(source, temporary),  # type: ignore[misc]
-        )
+    """The synthetic set and its picture belong to the run directory as well as to the store."""
+    if synthesize.STAGE in context.stages:
+        for path in sorted(context.stages[synthesize.STAGE].folder.glob("*.parquet")):
+            copy_atomically(path, context.directory.synthetic / path.name)
+    if measure_synthesis.STAGE in context.stages:
+        name = measure_synthesis.PICTURE_FILE
+        picture = context.stages[measure_synthesis.STAGE].folder / name
+        copy_atomically(picture, context.directory.figures / name)

@@ -5,6 +5,7 @@
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -47,6 +48,19 @@ def _unwritable(path: Path, error: OSError) -> RunDirectoryError:
         f"cannot write {path}: {error.strerror or error}; "
         "free space or choose another folder with run.dir=PATH"
     )
+
+
+def copy_atomically(source: Path, target: Path) -> None:
+    """Copies a file so that readers see the old content or the new.
+
+    Raises:
+        RunDirectoryError: the target cannot be written.
+    """
+    write_atomically(target, lambda temporary: _copy(source, temporary))
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)
 
 
 def write_json(path: Path, value: Any) -> None:

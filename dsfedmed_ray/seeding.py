@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 
-
 def derive_seed(*name: int | str) -> int:
     """Maps a stream's name to a seed in [0, 2**63).
 

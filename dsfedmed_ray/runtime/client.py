@@ -1,7 +1,8 @@
 """A hospital's own code: everything that touches private pairs. A plain class, no Ray."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -12,11 +13,14 @@ from torch.optim import Optimizer
 from dsfedmed_ray.accounting.communication import payload_bytes
 from dsfedmed_ray.data.federation import Part
 from dsfedmed_ray.data.splits import SplitFederation
+from dsfedmed_ray.data.synthetic_samples import read_synthetic
 from dsfedmed_ray.errors import ConfigurationError
-from dsfedmed_ray.evaluation.evaluator import score
+from dsfedmed_ray.evaluation.evaluator import Predict, score
+from dsfedmed_ray.evaluation.synthesis_quality import ClientQuality, measure_client
 from dsfedmed_ray.learning.aggregation import FlatState, ResidentModel
 from dsfedmed_ray.learning.generator_training import tune_generator
 from dsfedmed_ray.learning.generator_upload import GeneratorUpload
+from dsfedmed_ray.learning.image_generation import GenerationJob, paint_job
 from dsfedmed_ray.learning.segmentation_training import (
     Pairs,
     SegmentationTraining,
@@ -25,6 +29,7 @@ from dsfedmed_ray.learning.segmentation_training import (
 )
 from dsfedmed_ray.models.generator import Generator
 from dsfedmed_ray.models.segmenter import SegmenterConfig
+from dsfedmed_ray.records import Sample
 from dsfedmed_ray.run_directory import write_atomically
 from dsfedmed_ray.runtime.client_program import FitOrder, FitResult
 from dsfedmed_ray.runtime.devices import role_device
@@ -148,6 +153,44 @@ class Hospital:
             self._settings.split.samples(self.client_name(client_id), "train"),
             seed=derive_seed(self._settings.seed, "tune_generators", client_id),
         )
+
+    def measure_synthesis(
+        self, client_id: int, synthetic: Path, jobs: Sequence[GenerationJob], fit_steps: int
+    ) -> ClientQuality:
+        """Compares the client's synthetic samples with its private pairs.
+
+        Args:
+            client_id: the client.
+            synthetic: folder of the synthetic set.
+            jobs: all generation jobs, to paint the floor from; empty leaves the floor out.
+            fit_steps: steps of each small segmenter.
+        """
+        name = self.client_name(client_id)
+        own = [job for job in jobs if job.client == name]
+        return measure_client(
+            train=self._settings.split.samples(name, "train"),
+            validation=self._settings.split.samples(name, "validation"),
+            synthetic=[sample for sample in read_synthetic(synthetic) if sample.client == name],
+            painted=[sample for job in own for sample in paint_job(self._generator, job)],
+            fit=lambda samples: self._fitted(samples, fit_steps),
+            seed=self._settings.seed,
+        )
+
+    def _fitted(self, samples: Sequence[Sample], steps: int) -> Predict:
+        federation = self._settings.split.federation
+        training = replace(self._settings.local.training, steps=steps)
+        model = self._settings.model.build(
+            num_structures=len(federation.structures),
+            image_size=federation.image_size,
+            seed=self._settings.seed,
+        ).to(self._device)
+        name = (self._settings.seed, "measure_synthesis")
+        with named_torch_stream(*name, "layers"):
+            pairs = Pairs.of(samples, self._device)
+            optimizer = make_optimizer(model, training)
+            train_on_pairs(model, optimizer, pairs, training, torch_generator(*name, "batches"))
+        model.eval()
+        return lambda images: model(images.to(self._device))
 
     def evaluate(self, client_id: int, state: FlatState, part: Part) -> float:
         """Mean Dice of a state on a part of the client's own pairs."""

@@ -10,10 +10,12 @@ from typing import Any
 
 import ray
 
+from dsfedmed_ray import __version__
 from dsfedmed_ray.errors import ResourceError
 from dsfedmed_ray.learning.image_generation import GenerationJob
 from dsfedmed_ray.runtime.client import HospitalBuilder
 from dsfedmed_ray.runtime.client_pool import ClientPool, Note
+from dsfedmed_ray.runtime.cluster_check import check_cluster, check_project_version
 from dsfedmed_ray.runtime.demand import resolve_gpu_fractions
 from dsfedmed_ray.runtime.engine import RuntimeConfig
 from dsfedmed_ray.runtime.foundation_actor import RemoteFoundation
@@ -55,15 +57,9 @@ def _connect(config: RuntimeConfig) -> None:
     # Ray's own remarks go to its log files; what concerns the user is said by this package.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
-    common = {"logging_level": logging.ERROR, "log_to_driver": False}
+    common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if config.address is not None:
-        try:
-            ray.init(address=config.address, **common)
-        except ConnectionError as error:
-            raise ResourceError(
-                f"no Ray cluster answers at {config.address!r}; start one (ray up cluster.yaml) "
-                "or leave runtime.address empty to run on this machine"
-            ) from error
+        _join(config.address, common)
         return
     ray.init(
         num_cpus=config.num_cpus,
@@ -72,6 +68,21 @@ def _connect(config: RuntimeConfig) -> None:
         include_dashboard=False,
         **common,
     )
+
+
+def _join(address: str, common: dict[str, Any]) -> None:
+    """Joins a running cluster of the same Ray, Python and project version.
+
+    Raises:
+        ResourceError: nobody answers, the token is wrong, or a version differs.
+    """
+    check_cluster(address)
+    ray.init(address=address, **common)
+    try:
+        check_project_version(__version__)
+    except ResourceError:
+        ray.shutdown()
+        raise
 
 
 class RayEngine:

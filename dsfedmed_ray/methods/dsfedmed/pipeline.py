@@ -6,6 +6,7 @@ rounds of stage 3 in a real deployment. Here they are run one after the other.
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file
 
@@ -16,9 +17,11 @@ from dsfedmed_ray.learning.mutual_distillation import Distillation
 from dsfedmed_ray.methods.dsfedmed import (
     adapt_foundation,
     distill_mutually,
+    measure_synthesis,
     synthesize,
     tune_generators,
 )
+from dsfedmed_ray.methods.dsfedmed.measure_synthesis import SynthesisChecks
 from dsfedmed_ray.methods.fedavg import FederatedTraining, federated_stage
 from dsfedmed_ray.methods.method import (
     FOUNDATION_FILE,
@@ -39,6 +42,7 @@ class DSFedMed:
         adaptation: stage 4.
         selection: stage 5, which samples.
         distillation: stage 5, how.
+        checks: what is measured about the synthetic set.
         name: the row's name.
     """
 
@@ -47,6 +51,7 @@ class DSFedMed:
     adaptation: Adaptation = field(default_factory=Adaptation)
     selection: Selection = field(default_factory=Selection)
     distillation: Distillation = field(default_factory=Distillation)
+    checks: SynthesisChecks = field(default_factory=SynthesisChecks)
     name: str = "dsfedmed"
 
     def __post_init__(self) -> None:
@@ -59,12 +64,14 @@ class DSFedMed:
         """Runs the five stages."""
         uploads = self._tune_generators(context)
         synthetic = self._synthesize(context, uploads)
+        quality = self._measure_synthesis(context, uploads, synthetic)
         federated = federated_stage(context, self.federated)
         adapted = self._adapt_foundation(context, synthetic)
         distilled = self._distill_mutually(context, synthetic, federated, adapted)
         return MethodResult(
             lightweight=load_file(distilled.folder / MODEL_FILE),
             foundation=load_file(distilled.folder / FOUNDATION_FILE),
+            generator_quality=quality,
             rows={"fedavg": load_file(federated.folder / MODEL_FILE)},
         )
 
@@ -90,6 +97,31 @@ class DSFedMed:
                 context, self.samples_per_client, uploads.folder, folder
             ),
         )
+
+    def _measure_synthesis(
+        self, context: RunContext, uploads: StageOutput, synthetic: StageOutput
+    ) -> dict[str, Any] | None:
+        if self.checks.fit_steps == 0:
+            return None
+        measured = context.stage(
+            measure_synthesis.STAGE,
+            settings={
+                "checks": self.checks,
+                "model": context.lightweight,
+                "training": self.federated.local.training,
+            },
+            inputs=[uploads, synthetic],
+            run=lambda folder: measure_synthesis.measure_synthesis(
+                context,
+                self.federated.local,
+                self.checks,
+                samples_per_client=self.samples_per_client,
+                uploads=uploads.folder,
+                synthetic=synthetic.folder,
+                folder=folder,
+            ),
+        )
+        return measure_synthesis.read_quality(measured.folder)
 
     def _adapt_foundation(self, context: RunContext, synthetic: StageOutput) -> StageOutput:
         return context.stage(

@@ -20,6 +20,7 @@ from torch.nn import functional
 from dsfedmed_ray.errors import ConfigurationError
 from dsfedmed_ray.models.monai_import import monai_module
 from dsfedmed_ray.models.segmenter import Segmenter
+from dsfedmed_ray.records import Sample
 from dsfedmed_ray.seeding import named_torch_stream
 
 MIN_EDGE_PX = 4
@@ -65,6 +66,30 @@ class Fingerprint:
             row_spacing_mm=row,
             column_spacing_mm=column,
         )
+
+
+def fingerprint_of(
+    samples: Sequence[Sample], *, row_spacing_mm: float = 1.0, column_spacing_mm: float = 1.0
+) -> Fingerprint:
+    """One client's fingerprint.
+
+    Args:
+        samples: its pairs, as loaded.
+        row_spacing_mm: of its scanner, where known.
+        column_spacing_mm: likewise.
+
+    Raises:
+        ConfigurationError: there is no sample.
+    """
+    sizes = [sample.image.shape[:2] for sample in samples]
+    height, width = np.median(sizes, axis=0) if sizes else (0, 0)
+    return Fingerprint(
+        num_pairs=len(sizes),
+        height_px=float(height),
+        width_px=float(width),
+        row_spacing_mm=row_spacing_mm,
+        column_spacing_mm=column_spacing_mm,
+    )
 
 
 def merge_fingerprints(fingerprints: Sequence[Fingerprint]) -> Fingerprint:

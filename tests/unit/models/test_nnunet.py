@@ -8,10 +8,12 @@ from dsfedmed_ray.errors import ConfigurationError
 from dsfedmed_ray.models.nnunet import (
     Fingerprint,
     NnUNetConfig,
+    fingerprint_of,
     merge_fingerprints,
     plan_strides,
     weighted_median,
 )
+from dsfedmed_ray.records import Sample
 
 
 def test_square_pixels_are_halved_down_to_four() -> None:
@@ -69,6 +71,20 @@ def test_only_five_numbers_leave_a_client() -> None:
     assert Fingerprint.from_array(sent) == site
 
 
+def test_fingerprint_of_a_client() -> None:
+    """Heights 8, 8 and 32, widths 8, 16 and 16."""
+    samples = [
+        Sample(
+            sample_id=str(index),
+            image=np.zeros((height, width, 3), np.uint8),
+            mask=np.zeros((height, width, 1), np.uint8),
+        )
+        for index, (height, width) in enumerate([(8, 8), (8, 16), (32, 16)])
+    ]
+    expected = Fingerprint(num_pairs=3, height_px=8, width_px=16, row_spacing_mm=2.0)
+    assert fingerprint_of(samples, row_spacing_mm=2.0) == expected
+
+
 def test_merging() -> None:
     """10 + 2 + 3 pairs; the large client holds more than half of the weight."""
     sites = [
@@ -85,5 +101,7 @@ def test_bad_values() -> None:
         NnUNetConfig(base_channels=64, max_channels=32)
     with pytest.raises(ConfigurationError, match="is not positive"):
         Fingerprint(num_pairs=0, height_px=1, width_px=1)
+    with pytest.raises(ConfigurationError, match="is not positive"):
+        fingerprint_of([])
     with pytest.raises(ValueError, match="no fingerprints"):
         merge_fingerprints([])

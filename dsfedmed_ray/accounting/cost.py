@@ -119,7 +119,7 @@ def communication_table(
 
 
 def inference_table(
-    *, device: torch.device | str = "cpu", warmup: int = 1, repeats: int = 5
+    *, device: torch.device | str = "cpu", warmup: int = 1, repeats: int = 3
 ) -> list[InferenceRow]:
     """Inference times on this machine: SAM-B and TinySAM, LiteMedSAM and the embedded U-Net.
 

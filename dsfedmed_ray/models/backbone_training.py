@@ -9,7 +9,7 @@ import argparse
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,8 @@ from torch.nn import functional
 from dsfedmed_ray.errors import CheckpointError
 from dsfedmed_ray.models.image_space import Condition, PaintedSpace
 from dsfedmed_ray.models.procedural_images import draw_public_pair
-from dsfedmed_ray.models.tiny_diffusion import TinyDiffusion, new_tiny_diffusion
+from dsfedmed_ray.models.public_pool import PublicPool
+from dsfedmed_ray.models.tiny_diffusion import BLOCK_CHANNELS, TinyDiffusion, new_tiny_diffusion
 from dsfedmed_ray.run_directory import write_atomically, write_json
 from dsfedmed_ray.seeding import derive_seed, torch_generator
 
@@ -35,6 +36,8 @@ class BackboneRecipe:
     Attributes:
         seed: of every random stream.
         image_size: side of the drawn images, pixels.
+        codec_images: drawn images that fix the codec.
+        block_channels: width of the two levels of the networks.
         pool_size: drawn images kept in memory.
         redrawn_per_step: images of the pool that are replaced at each step.
         batch_size: images a step.
@@ -48,6 +51,8 @@ class BackboneRecipe:
 
     seed: int = 0
     image_size: int = 128
+    codec_images: int = 600
+    block_channels: tuple[int, int] = BLOCK_CHANNELS
     pool_size: int = 4096
     redrawn_per_step: int = 2
     batch_size: int = 32
@@ -58,63 +63,15 @@ class BackboneRecipe:
     control_dropout: float = 0.1
     bf16: bool = True
 
-
-@dataclass
-class PublicPool:
-    """Drawn pairs; which ones it holds is a pure function of the step."""
-
-    recipe: BackboneRecipe
-    step: int
-    images: list[Tensor] = field(default_factory=list)
-    masks: list[Tensor] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        for slot in range(self.recipe.pool_size):
-            image, mask = self._draw(slot)
-            self.images.append(image)
-            self.masks.append(mask)
-
-    def _draw(self, slot: int) -> tuple[Tensor, Tensor]:
-        replaced = self.step * self.recipe.redrawn_per_step
-        version = max(0, -(-(replaced - slot) // self.recipe.pool_size))
-        seed = derive_seed(self.recipe.seed, "public_pool", slot + version * self.recipe.pool_size)
-        image, mask = draw_public_pair(seed, size=self.recipe.image_size)
-        return torch.from_numpy(image), torch.from_numpy(mask)
-
-    def advance(self) -> None:
-        """Moves to the next step: the oldest images are drawn anew."""
-        first = self.step * self.recipe.redrawn_per_step
-        self.step += 1
-        for count in range(self.recipe.redrawn_per_step):
-            slot = (first + count) % self.recipe.pool_size
-            self.images[slot], self.masks[slot] = self._draw(slot)
-
-    def batch(self, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A batch of augmented pairs, float in [0, 1], channels first."""
-        size = self.recipe.batch_size
-        slots = torch.randint(len(self.images), (size,), generator=random).tolist()
-        pairs = [_augment(self.images[slot], self.masks[slot], random) for slot in slots]
-        return torch.stack([pair[0] for pair in pairs]), torch.stack([pair[1] for pair in pairs])
-
-
-def _augment(image: Tensor, mask: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Dihedral, zoom, channel order and inversion."""
-    size = image.shape[0]
-    both = torch.cat([image, mask], dim=2).permute(2, 0, 1).float()
-    both[:3] /= 255
-    turns, flip, zoom, invert = torch.rand(4, generator=random).tolist()
-    both = torch.rot90(both, int(turns * 4), (1, 2))
-    if flip < 0.5:
-        both = both.flip(2)
-    if zoom < 0.4:
-        side = int(size * (0.6 + zoom))
-        top, left = (torch.rand(2, generator=random) * (size - side + 1)).long().tolist()
-        crop = both[None, :, top : top + side, left : left + side]
-        both = functional.interpolate(crop, (size, size), mode="bilinear")[0]
-    colours = both[:3][torch.randperm(3, generator=random)]
-    if invert < 0.3:
-        colours = 1 - colours
-    return colours, (both[3:] > 0.5).float()
+    def pool(self, step: int) -> PublicPool:
+        """The public images as they are at a step."""
+        return PublicPool(
+            seed=self.seed,
+            image_size=self.image_size,
+            size=self.pool_size,
+            redrawn_per_step=self.redrawn_per_step,
+            step=step,
+        )
 
 
 class BackboneTraining:
@@ -122,22 +79,26 @@ class BackboneTraining:
 
     def __init__(self, recipe: BackboneRecipe) -> None:
         self.recipe = recipe
-        self.parts = new_tiny_diffusion(recipe.seed)
+        self.parts = self._untrained()
         self.space = PaintedSpace(self.parts.codec)
         self._fit_codec()
-        self.average = new_tiny_diffusion(recipe.seed)
+        self.average = self._untrained()
         self.average.codec.load_state_dict(self.parts.codec.state_dict())
         self.weights = [*self.parts.unet.parameters(), *self.parts.controlnet.parameters()]
         self.averaged = [*self.average.unet.parameters(), *self.average.controlnet.parameters()]
         self.optimiser = torch.optim.AdamW(self.weights, lr=recipe.learning_rate, weight_decay=0.01)
         self.step = 0
         self.seconds = 0.0
-        self.smoothed_loss = float("nan")
+        self.smoothed_loss = 1.0  # a velocity that is 0 everywhere has this loss
+
+    def _untrained(self) -> TinyDiffusion:
+        return new_tiny_diffusion(self.recipe.seed, self.recipe.block_channels)
 
     def _fit_codec(self) -> None:
+        size = self.recipe.image_size
         pairs = [
-            draw_public_pair(derive_seed(self.recipe.seed, "codec", index), size=128)
-            for index in range(600)
+            draw_public_pair(derive_seed(self.recipe.seed, "codec", index), size=size)
+            for index in range(self.recipe.codec_images)
         ]
         images = torch.from_numpy(np.stack([pair[0] for pair in pairs])).permute(0, 3, 1, 2) / 255
         masks = torch.from_numpy(np.stack([pair[1] for pair in pairs])).permute(0, 3, 1, 2).float()
@@ -156,7 +117,7 @@ class BackboneTraining:
             progress: fraction of the time given that has passed, for the learning rate.
         """
         random = torch_generator(self.recipe.seed, "backbone_step", self.step)
-        images, masks = pool.batch(random)
+        images, masks = pool.batch(self.recipe.batch_size, random)
         with torch.no_grad():
             condition = self.space.condition(masks, self.space.measure(images, masks))
             latents = self.space.encode(images, condition)
@@ -173,8 +134,7 @@ class BackboneTraining:
         self.step += 1
         pool.advance()
         value = float(loss.detach())
-        known = self.smoothed_loss == self.smoothed_loss
-        self.smoothed_loss = 0.99 * self.smoothed_loss + 0.01 * value if known else value
+        self.smoothed_loss = 0.99 * self.smoothed_loss + 0.01 * value
         return value
 
     def _loss(self, latents: Tensor, condition: Condition, random: torch.Generator) -> Tensor:
@@ -207,7 +167,7 @@ class BackboneTraining:
             "optimiser": self.optimiser.state_dict(),
         }
         write_atomically(folder / "checkpoint.pt", lambda path: torch.save(state, path))
-        copy = new_tiny_diffusion(self.recipe.seed)
+        copy = self._untrained()
         copy.codec.load_state_dict(self.average.codec.state_dict())
         copy.unet.load_state_dict(self.average.unet.state_dict())
         copy.controlnet.load_state_dict(self.average.controlnet.state_dict())
@@ -283,7 +243,7 @@ def train(out: Path, *, minutes: float, resume: bool, recipe: BackboneRecipe) ->
     training = BackboneTraining(recipe)
     if resume:
         training.load(out)
-    pool = PublicPool(recipe, training.step)
+    pool = recipe.pool(training.step)
     limit = minutes * 60
     last_save = training.seconds
     while training.seconds < limit:

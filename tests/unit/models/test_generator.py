@@ -1,0 +1,51 @@
+"""The embedded generator: the shipped folder, its size, and its errors."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dsfedmed_ray.errors import CheckpointError
+from dsfedmed_ray.models.generator import EmbeddedGeneratorConfig, compute_dtype, shipped_backbone
+
+MB = 2**20
+
+
+def test_shipped_backbone_is_small_and_complete() -> None:
+    weights = sorted(shipped_backbone().rglob("*.safetensors"))
+    assert [path.parent.name for path in weights] == ["codec", "controlnet", "unet"]
+    assert sum(path.stat().st_size for path in weights) <= 12 * MB
+    assert (shipped_backbone() / "README.md").exists()
+
+
+def test_shipped_backbone_draws_what_the_style_says() -> None:
+    """Untuned, on a dark ground with a bright disc: inside is brighter than outside."""
+    generator = EmbeddedGeneratorConfig(num_inference_steps=4, precision="fp32").build()
+    rows, columns = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+    mask = (((rows - 32) ** 2 + (columns - 32) ** 2) < 16**2).float()[None, None]
+    image = (0.1 + 0.6 * mask).expand(1, 3, 64, 64) + 0.03 * torch.randn(1, 3, 64, 64)
+    style = generator.space.measure(image.clamp(0, 1), mask)
+    drawn = generator.sample(mask, style, seeds=(7,))
+    again = generator.sample(mask, style, seeds=(7,))
+    assert torch.equal(drawn, again)
+    inside = drawn[mask.expand_as(drawn) > 0].mean()
+    outside = drawn[mask.expand_as(drawn) == 0].mean()
+    assert inside - outside > 0.4
+
+
+def test_only_the_controlnet_is_tuned() -> None:
+    generator = EmbeddedGeneratorConfig().build()
+    assert not any(weight.requires_grad for weight in generator.unet.parameters())
+    assert all(weight.requires_grad for weight in generator.controlnet.parameters())
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"cannot load the backbone in .*generator.folder"):
+        EmbeddedGeneratorConfig(folder=str(tmp_path)).build()
+
+
+def test_precision() -> None:
+    cpu = torch.device("cpu")
+    assert compute_dtype("fp32", cpu) == torch.float32
+    assert compute_dtype("bf16", cpu) == torch.bfloat16
+    assert compute_dtype("auto", cpu) in (torch.float32, torch.bfloat16)

@@ -55,8 +55,7 @@ def _connect(config: RuntimeConfig) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray's own remarks go to its log files; what concerns the user is said by this package.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "CRITICAL")
     common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if config.address is not None:
         _join(config.address, common)
@@ -167,6 +166,7 @@ class RayEngine:
             demand=self._generator_demand,
             num_actors=self._config.resources.num_generators,
             on_job=on_job,
+            note=self._note,
         )
 
     def _gives_each_client_an_actor(self, num_clients: int, cluster: dict[str, float]) -> bool:

@@ -6,6 +6,7 @@ set is Parquet with Arrow's own fixed-shape tensors: ``pyarrow`` alone reads it.
 
 import pickle
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -16,12 +17,13 @@ import pyarrow as pa
 import torch
 
 from dsfedmed_ray.data.synthetic_samples import to_table, write_synthetic
+from dsfedmed_ray.errors import WorkerLostError
 from dsfedmed_ray.learning.generator_upload import GeneratorUpload
 from dsfedmed_ray.learning.image_generation import GenerationJob, run_job
 from dsfedmed_ray.runtime.demand import Demand
 from dsfedmed_ray.runtime.devices import role_device
 
-MAX_RESTARTS = 3
+MAX_ATTEMPTS = 3
 _POLL_SECONDS = 0.5
 
 
@@ -87,37 +89,71 @@ def generate_on_ray(
     demand: Demand,
     num_actors: int,
     on_job: Callable[[int], None],
+    note: Callable[[str], None],
 ) -> None:
     """Runs jobs as a Ray Dataset over generator actors; each job becomes one Parquet file.
 
-    A generator actor that dies is restarted up to :data:`MAX_RESTARTS` times and its job done
-    again.
+    If a generator actor dies, the set is started again, :data:`MAX_ATTEMPTS` times in all; a job
+    gives the same images every time.
+
+    Raises:
+        WorkerLostError: actors died in every attempt.
     """
+    from ray.exceptions import RayActorError
+
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        dataset = _dataset(
+            generator, uploads, jobs, num_threads=num_threads, demand=demand, num_actors=num_actors
+        )
+        try:
+            with _counting_files(folder, on_job):
+                dataset.write_parquet(str(folder))
+            return
+        except RayActorError as error:
+            for path in folder.glob("*.parquet"):
+                path.unlink()
+            if attempt == MAX_ATTEMPTS:
+                raise WorkerLostError(
+                    f"generator actors died in each of {attempt} attempts; look at their memory: "
+                    "lower generator.images_per_job or runtime.resources.num_generators"
+                ) from error
+            note("a generator actor died; the synthetic set is started again")
+
+
+def _dataset(
+    generator: Any,
+    uploads: dict[str, Path],
+    jobs: Sequence[GenerationJob],
+    *,
+    num_threads: int,
+    demand: Demand,
+    num_actors: int,
+) -> Any:
     import ray.data
     from ray.data import ActorPoolStrategy, DataContext
     from ray.data._internal.tensor_extensions.arrow import FixedShapeTensorFormat
+    from ray.util.annotations import RayDeprecationWarning
 
     data_context = DataContext.get_current()
     data_context.arrow_fixed_shape_tensor_format = FixedShapeTensorFormat.ARROW_NATIVE
     data_context.enable_progress_bars = False
     rows = [{"job": pickle.dumps(job)} for job in jobs]
-    bundle = {"num_cpus": demand.num_cpus, "num_gpus": float(demand.num_gpus)}
-    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-        JobRunner,
-        fn_constructor_args=(generator, uploads, num_threads, float(demand.num_gpus)),
-        batch_size=1,
-        batch_format="pyarrow",
-        compute=ActorPoolStrategy(size=min(num_actors, len(jobs))),
-        # Ray Data restarts its actors for ever unless it is told how often.
-        ray_remote_args_fn=lambda: {
-            "max_restarts": MAX_RESTARTS,
-            "max_task_retries": MAX_RESTARTS,
-        },
-        resources=dict(demand.resources) or None,
-        **bundle,
-    )
-    with _counting_files(folder, on_job):
-        dataset.write_parquet(str(folder))
+    with warnings.catch_warnings():
+        # Ray Data restarts actors for ever unless max_restarts says otherwise, and there is no
+        # other way yet to say it than the one it has begun to deprecate.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        return ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+            JobRunner,
+            fn_constructor_args=(generator, uploads, num_threads, float(demand.num_gpus)),
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(size=min(num_actors, len(jobs))),
+            num_cpus=demand.num_cpus,
+            num_gpus=float(demand.num_gpus),
+            resources=dict(demand.resources) or None,
+            max_restarts=0,
+            max_task_retries=0,
+        )
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from dsfedmed_ray.learning.mask_sources import procedural_masks
 from dsfedmed_ray.learning.style_mixing import diversify_style
 from dsfedmed_ray.models.generator import Generator
 from dsfedmed_ray.models.generator_settings import GeneratorSettings
-from dsfedmed_ray.models.painting import AREA, NUM_FEATURES
+from dsfedmed_ray.models.painting import AREA, FIRST_STRUCTURE, NUM_FEATURES
 from dsfedmed_ray.records import MaskArray, MaskOrigin, SyntheticSample
 from dsfedmed_ray.seeding import derive_seed, numpy_generator, torch_generator
 
@@ -101,8 +101,8 @@ def _choose(
         _, height, width, structures = upload.masks.shape
         shapes = np.tile(np.array(TYPICAL_SHAPE, np.float32), (num_samples, structures, 1))
         if styles.shape[1]:
-            regions = styles.reshape(num_samples, 2 + structures, NUM_FEATURES)
-            shapes = regions[:, 2:, AREA : AREA + 2]
+            regions = styles.reshape(num_samples, FIRST_STRUCTURE + structures, NUM_FEATURES)
+            shapes = regions[:, FIRST_STRUCTURE:, AREA : AREA + 2]
         drawn_seed = derive_seed(seed, "procedural_masks", client)
         drawn = procedural_masks(shapes, height=height, width=width, seed=drawn_seed)
         return drawn, styles

@@ -9,7 +9,18 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dsfedmed_ray.models.painting import CHROMA, COARSE, DEVIATION, FINE, MEAN, NUM_FEATURES, STD
+from dsfedmed_ray.models.painting import (
+    CHROMA,
+    COARSE,
+    DEVIATION,
+    FAR,
+    FINE,
+    MEAN,
+    NEAR,
+    NUM_FEATURES,
+    STD,
+    WHOLE,
+)
 
 Styles = NDArray[np.float32]
 
@@ -58,7 +69,8 @@ def shift_style(style: Styles, random: np.random.Generator) -> Styles:
     gain = 2.0 ** random.uniform(-0.7, 0.4)
     middle = random.uniform(0.3, 0.7)
     means = middle + (means - means[:1]) * gain + random.uniform(-0.1, 0.1)
-    own = random.normal(0, 0.08, (len(regions), 1)) * (np.arange(len(regions)) > 0)[:, None]
+    own = random.normal(0, 0.08, (len(regions), 1))
+    own[WHOLE], own[NEAR] = 0, own[FAR]  # no halo that would give structures away
     regions[:, MEAN] = np.clip(means + own, 0.02, 0.98)
     roughness = gain * 2.0 ** random.uniform(-0.5, 0.5)
     regions[:, STD] = np.clip(spread * roughness, 0, 0.5)

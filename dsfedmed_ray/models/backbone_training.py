@@ -162,6 +162,7 @@ class BackboneTraining:
             "step": self.step,
             "seconds": self.seconds,
             "smoothed_loss": self.smoothed_loss,
+            "codec": self.parts.codec.state_dict(),
             "weights": [weight.detach() for weight in self.weights],
             "averaged": [weight.detach() for weight in self.averaged],
             "optimiser": self.optimiser.state_dict(),
@@ -185,6 +186,8 @@ class BackboneTraining:
         if not path.exists():
             raise CheckpointError(f"no checkpoint {path}; start without --resume")
         state = torch.load(path, weights_only=True)
+        for parts in (self.parts, self.average):
+            parts.codec.load_state_dict(state["codec"])
         with torch.no_grad():
             for own, saved in zip(self.weights, state["weights"], strict=True):
                 own.copy_(saved)

@@ -17,14 +17,18 @@ from dsfedmed_ray.models.painting import (
     CHROMA,
     COARSE,
     DEVIATION,
+    FAR,
     FINE,
+    FIRST_STRUCTURE,
     NUM_FEATURES,
     PERIMETER,
     SMALLEST_DEVIATION,
+    WHOLE,
     Painting,
     chroma,
     label_map,
     measure_style,
+    nearness,
     paint,
     region_weights,
     spread,
@@ -36,6 +40,8 @@ if TYPE_CHECKING:  # diffusers takes seconds to import
 
 TOKEN_SIZE = 16
 CLASS_SIZE = 3 * TOKEN_SIZE
+NUM_MAPS = 1 + 4
+"""Control channels beside the painting's latents and the label map: deviation and places."""
 LARGEST_LATENT = 8.0
 """Residuals of bright debris on a dark ground reach 30 deviations; they would rule the loss."""
 
@@ -115,8 +121,8 @@ class PaintedSpace:
         self.codec = codec
 
     def style_size(self, num_structures: int) -> int:
-        """Tokens (whole, background, structures) times features."""
-        return (2 + num_structures) * NUM_FEATURES
+        """Tokens (whole, far and near ground, structures) times features."""
+        return (FIRST_STRUCTURE + num_structures) * NUM_FEATURES
 
     def measure(
         self,
@@ -142,18 +148,19 @@ class PaintedSpace:
                 self.codec.encode((painting.colour - 0.5) / 0.25),
                 functional.pixel_unshuffle(label_map(masks), patch) * 2 - 1,
                 functional.avg_pool2d(log_deviation, patch),
+                places(masks, patch),
             ],
             dim=1,
         )
         tokens = style_tokens(styles)
-        labels = [tokens[:, 0], tokens[:, 1], tokens[:, 2:].mean(dim=1)]
+        labels = [tokens[:, WHOLE], tokens[:, FAR], tokens[:, FIRST_STRUCTURE:].mean(dim=1)]
         return Condition(
             control=control,
             tokens=tokens,
             class_labels=torch.cat(labels, dim=1),
             painting=painting,
             fine=spread(styles[:, 1:, FINE : FINE + 1], regions),
-            chroma=styles[:, 0, CHROMA].view(-1, 1, 1, 1),
+            chroma=styles[:, WHOLE, CHROMA].view(-1, 1, 1, 1),
         )
 
     def encode(
@@ -192,6 +199,22 @@ def _painting(condition: Condition) -> Painting:
     if condition.painting is None:
         raise ValueError("a painted space needs a condition that it made itself")
     return condition.painting
+
+
+def places(
+    masks: Float[Tensor, "batch structures height width"], patch: int
+) -> Float[Tensor, "batch 4 rows columns"]:
+    """Where a latent position is: row, column (-1 to 1), distance from the centre, nearness.
+
+    Convolutions do not know; organs that always lie in the same place need it.
+    """
+    batch, _, height, width = masks.shape
+    rows = torch.linspace(-1, 1, height // patch, device=masks.device).view(1, 1, -1, 1)
+    columns = torch.linspace(-1, 1, width // patch, device=masks.device).view(1, 1, 1, -1)
+    shape = (batch, 1, height // patch, width // patch)
+    radius = (rows.square() + columns.square()).sqrt()
+    plane = [part.expand(shape) for part in (rows, columns, radius)]
+    return torch.cat([*plane, functional.avg_pool2d(nearness(masks), patch)], dim=1)
 
 
 def style_tokens(

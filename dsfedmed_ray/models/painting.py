@@ -41,6 +41,12 @@ DEVIATION, COARSE, FINE, AREA, PERIMETER, CHROMA = range(6, 12)
 BLUR_SIGMA_PX = 1.0
 SMALLEST_DEVIATION = 0.02
 COARSE_PX = 8
+NEAR_GRID = 32
+"""Rows of the grid on which nearness to structures is computed."""
+NEAR_GAIN = 3.0
+
+WHOLE, FAR, NEAR, FIRST_STRUCTURE = range(4)
+"""Tokens of a style, in this order; the structures end the list."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +82,28 @@ def label_map(
 def region_weights(
     masks: Float[Tensor, "batch structures height width"],
 ) -> Float[Tensor, "batch regions height width"]:
-    """Soft memberships that sum to 1: background first, then the structures.
+    """Soft memberships that sum to 1: far ground, near ground, then the structures.
 
-    A structure's region leaves out the structures after it, so nested ones do not overlap.
+    A structure's region leaves out the structures after it, so nested ones do not overlap. Near
+    ground is what surrounds structures, since it is local contrast that a segmenter sees.
     """
     later = torch.flip(torch.cumprod(1 - torch.flip(masks, [1]), dim=1), [1])
     outside_later = torch.cat([later[:, 1:], torch.ones_like(later[:, :1])], dim=1)
-    regions = torch.cat([later[:, :1], masks * outside_later], dim=1)
-    return blur(regions, BLUR_SIGMA_PX)
+    structures = blur(masks * outside_later, BLUR_SIGMA_PX)
+    ground = 1 - structures.sum(dim=1, keepdim=True)
+    near = nearness(masks)
+    return torch.cat([ground * (1 - near), ground * near, structures], dim=1)
+
+
+def nearness(
+    masks: Float[Tensor, "batch structures height width"],
+) -> Float[Tensor, "batch 1 height width"]:
+    """1 beside any structure, falling to 0 within about a sixteenth of the image's height."""
+    height, width = masks.shape[2:]
+    size = (NEAR_GRID, max(1, round(NEAR_GRID * width / height)))
+    coarse = functional.interpolate(masks.amax(dim=1, keepdim=True), size, mode="area")
+    spread_out = (NEAR_GAIN * blur(coarse, 1.0)).clamp(max=1)
+    return functional.interpolate(spread_out, (height, width), mode="bilinear")
 
 
 def blur(
@@ -122,7 +142,7 @@ def paint(
 
     Args:
         regions: soft memberships.
-        style: as :func:`measure_style` gives it: whole image, background, each structure.
+        style: as :func:`measure_style` gives it: whole, far ground, near ground, each structure.
     """
     colour = spread(style[:, 1:, MEAN], regions)
     deviation = spread(style[:, 1:, DEVIATION : DEVIATION + 1], regions)
@@ -142,10 +162,9 @@ def measure_style(
     regions: Float[Tensor, "batch regions height width"],
     reconstruct: Callable[[Tensor], Tensor],
 ) -> Float[Tensor, "batch tokens features"]:
-    """Statistics of the whole image, its background and each structure.
+    """Statistics of the whole image, of far and near ground and of each structure.
 
-    These leave the client as part of its upload. Tokens are whole, background, structures; the
-    features of a region without pixels are 0.
+    These leave the client as part of its upload. The features of a region without pixels are 0.
 
     Args:
         images: in [0, 1].

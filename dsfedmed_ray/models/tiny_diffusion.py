@@ -9,7 +9,7 @@ from diffusers import ControlNetModel, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import nn
 
-from dsfedmed_ray.models.image_space import CLASS_SIZE, TOKEN_SIZE
+from dsfedmed_ray.models.image_space import CLASS_SIZE, NUM_MAPS, TOKEN_SIZE
 from dsfedmed_ray.models.latent_codec import LinearCodec
 from dsfedmed_ray.seeding import named_torch_stream
 
@@ -80,7 +80,7 @@ def new_tiny_diffusion(
             **shared,
         )
         controlnet = ControlNetModel(
-            conditioning_channels=latents + PATCH_SIZE**2 + 1,
+            conditioning_channels=latents + PATCH_SIZE**2 + NUM_MAPS,
             conditioning_embedding_out_channels=(block_channels[0],),
             **shared,
         )

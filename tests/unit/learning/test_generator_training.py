@@ -61,7 +61,7 @@ def test_masks_that_leave(
     own = np.stack([sample.mask for sample in pairs])
     assert upload.masks.shape == (count, 32, 32, 1)
     assert np.array_equal(upload.masks, own) == (masks == "client")
-    assert upload.style.shape == (5, 36)
+    assert upload.style.shape == (5, 48)
     assert set(upload.parts()) == {"controlnet", "style"} | ({"masks"} if count else set())
 
 

@@ -8,7 +8,7 @@ from dsfedmed_ray.seeding import numpy_generator
 
 
 def styles(count: int = 4) -> np.ndarray:
-    return numpy_generator("styles").uniform(0.1, 0.4, (count, 3 * NUM_FEATURES)).astype(np.float32)
+    return numpy_generator("styles").uniform(0.1, 0.4, (count, 4 * NUM_FEATURES)).astype(np.float32)
 
 
 def test_no_share_changes_nothing() -> None:
@@ -21,7 +21,7 @@ def test_no_share_changes_nothing() -> None:
 def test_shift_keeps_shapes_and_ranges() -> None:
     given = styles(1)[0]
     shifted = shift_style(given, numpy_generator("shift"))
-    before, after = given.reshape(3, -1), shifted.reshape(3, -1)
+    before, after = given.reshape(4, -1), shifted.reshape(4, -1)
     assert np.array_equal(after[:, [AREA, PERIMETER]], before[:, [AREA, PERIMETER]])
     assert (after[:, MEAN] >= 0.02).all()
     assert (after[:, MEAN] <= 0.98).all()

@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from dsfedmed_ray.models.image_space import CLASS_SIZE, TOKEN_SIZE, Condition, PaintedSpace
+from dsfedmed_ray.models.image_space import (
+    CLASS_SIZE,
+    NUM_MAPS,
+    TOKEN_SIZE,
+    Condition,
+    PaintedSpace,
+    places,
+)
 from dsfedmed_ray.models.latent_codec import LinearCodec
 from dsfedmed_ray.models.painting import NUM_FEATURES
 
@@ -18,10 +25,10 @@ def space() -> PaintedSpace:
 def test_shapes_for_two_structures(space: PaintedSpace) -> None:
     images, masks = torch.rand(2, 3, 32, 48), (torch.rand(2, 2, 32, 48) > 0.5).float()
     style = space.measure(images, masks)
-    assert style.shape == (2, space.style_size(2)) == (2, 4 * NUM_FEATURES)
+    assert style.shape == (2, space.style_size(2)) == (2, 5 * NUM_FEATURES)
     condition = space.condition(masks, style)
-    assert condition.control.shape == (2, 48 + 64 + 1, 4, 6)
-    assert condition.tokens.shape == (2, 4, TOKEN_SIZE)
+    assert condition.control.shape == (2, 48 + 64 + NUM_MAPS, 4, 6)
+    assert condition.tokens.shape == (2, 5, TOKEN_SIZE)
     assert condition.class_labels is not None
     assert condition.class_labels.shape == (2, CLASS_SIZE)
     assert space.encode(images, condition).shape == (2, 48, 4, 6)
@@ -52,3 +59,14 @@ def test_foreign_condition_is_refused(space: PaintedSpace) -> None:
     foreign = Condition(control=torch.zeros(1, 1, 1, 1), tokens=torch.zeros(1, 1, 1))
     with pytest.raises(ValueError, match="a condition that it made itself"):
         space.encode(torch.zeros(1, 3, 8, 8), foreign)
+
+
+def test_places_name_corners_and_structures() -> None:
+    """Patches of 8 in 32 x 48 pixels: 4 rows and 6 columns from -1 to 1."""
+    masks = torch.zeros(1, 1, 32, 48)
+    masks[..., :8, :8] = 1
+    rows, columns, radius, near = places(masks, 8)[0]
+    assert (rows[0, 0], rows[3, 0], columns[0, 5]) == (-1, 1, 1)
+    assert radius[0, 0] == pytest.approx(2**0.5)
+    assert near[0, 0] > 0.9
+    assert near[3, 5] == 0

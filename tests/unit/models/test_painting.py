@@ -16,6 +16,7 @@ from dsfedmed_ray.models.painting import (
     blur,
     label_map,
     measure_style,
+    nearness,
     paint,
     region_weights,
     with_shape_of,
@@ -43,10 +44,10 @@ def test_regions_sum_to_one_and_do_not_overlap() -> None:
     masks[:, 0, 8:24, 8:24] = 1
     masks[:, 1, 12:20, 12:20] = 1
     regions = region_weights(masks)
-    assert regions.shape == (1, 3, 32, 32)
+    assert regions.shape == (1, 4, 32, 32)
     assert torch.allclose(regions.sum(dim=1), torch.ones(1, 32, 32), atol=1e-5)
-    assert regions[0, 2, 16, 16] > 0.99  # the inner structure
-    assert regions[0, 1, 16, 16] < 0.01  # is not also the outer one
+    assert regions[0, 3, 16, 16] > 0.99  # the inner structure
+    assert regions[0, 2, 16, 16] < 0.01  # is not also the outer one
 
 
 def test_blur_keeps_constants_and_mass() -> None:
@@ -62,11 +63,12 @@ def test_style_of_two_flat_halves() -> None:
     image[..., :16] = 0.8
     regions = region_weights(half_mask())
     style = measure_style(image, regions, nothing)
-    assert style.shape == (1, 3, NUM_FEATURES)
+    assert style.shape == (1, 4, NUM_FEATURES)
     assert style[0, 0, MEAN].tolist() == pytest.approx([0.5] * 3, abs=1e-3)
-    assert style[0, 2, MEAN].tolist() == pytest.approx([0.8] * 3, abs=0.03)
-    assert style[0, 1:, AREA].tolist() == pytest.approx([0.5, 0.5], abs=1e-3)
-    assert style[0, 2, PERIMETER].item() == pytest.approx(1 / 32, abs=1e-3)
+    assert style[0, 3, MEAN].tolist() == pytest.approx([0.8] * 3, abs=0.03)
+    assert style[0, 1:3, AREA].sum().item() == pytest.approx(0.5, abs=1e-3)
+    assert style[0, 3, AREA].item() == pytest.approx(0.5, abs=1e-3)
+    assert style[0, 3, PERIMETER].item() == pytest.approx(1 / 32, abs=1e-3)
     assert style[0, :, CHROMA].abs().max() < 1e-6
     colour = paint(regions, style).colour
     assert torch.allclose(colour[..., :10], image[..., :10], atol=0.03)
@@ -86,15 +88,26 @@ def test_absent_structure_has_no_features_and_no_effect() -> None:
     image = torch.full((1, 3, 32, 32), 0.4)
     regions = region_weights(torch.zeros(1, 1, 32, 32))
     style = measure_style(image, regions, nothing)
-    assert style[0, 2].abs().max() == 0
+    assert style[0, 3].abs().max() == 0
+    assert style[0, 2].abs().max() == 0  # nothing is near
     painting = paint(regions, style)
     assert torch.allclose(painting.colour, image, atol=1e-4)
     assert painting.deviation.min() == pytest.approx(SMALLEST_DEVIATION)
 
 
 def test_shape_follows_the_mask_that_is_drawn() -> None:
-    style = torch.ones(1, 3, NUM_FEATURES)
+    style = torch.ones(1, 4, NUM_FEATURES)
     changed = with_shape_of(style, region_weights(half_mask()))
-    assert changed[0, 2, AREA].item() == pytest.approx(0.5, abs=1e-3)
+    assert changed[0, 3, AREA].item() == pytest.approx(0.5, abs=1e-3)
     assert torch.equal(changed[..., :AREA], style[..., :AREA])
     assert torch.equal(changed[..., CHROMA], style[..., CHROMA])
+
+
+def test_nearness_falls_off() -> None:
+    """Structures end at column 16 of 64; 2 pixels beyond is near, 12 beyond is not."""
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[..., :16] = 1
+    near = nearness(mask)[0, 0, 32]
+    assert near[17] > 0.5
+    assert near[28] == 0
+    assert nearness(torch.zeros(1, 1, 64, 64)).max() == 0

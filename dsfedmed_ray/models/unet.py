@@ -1,5 +1,6 @@
 """The lightweight default: MONAI's residual U-Net, about 100,000 parameters."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,11 +21,15 @@ class UNetConfig:
         channels: feature channels of each level, the finest first.
         num_res_units: convolutions in each residual unit; 0 means plain convolutions.
         norm: ``instance`` (nothing to average between clients) or ``batch``.
+        foreground_prior: probability that the untrained network gives to foreground, in (0, 1).
+            Near the true share it saves the hundreds of steps that small structures otherwise
+            cost before anything is found (Lin et al. 2017, section 3.3).
     """
 
     channels: tuple[int, ...] = (8, 16, 32, 64)
     num_res_units: int = 2
     norm: Literal["instance", "batch"] = "instance"
+    foreground_prior: float = 0.05
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))
@@ -35,6 +40,10 @@ class UNetConfig:
         if self.num_res_units < 0:
             raise ConfigurationError(
                 f"unet.num_res_units is {self.num_res_units}; 0 or more are allowed"
+            )
+        if not 0.0 < self.foreground_prior < 1.0:
+            raise ConfigurationError(
+                f"unet.foreground_prior is {self.foreground_prior}; allowed: between 0 and 1"
             )
         if self.norm not in ("instance", "batch"):
             raise ConfigurationError(f"unet.norm is {self.norm!r}; allowed: instance, batch")
@@ -62,19 +71,20 @@ class UNetConfig:
                 num_res_units=self.num_res_units,
                 norm=self.norm,
             )
-        return UNetSegmenter(net)
+        return UNetSegmenter(net, self.foreground_prior)
 
 
 class UNetSegmenter(Segmenter):
     """A convolutional network that maps images to logits of the same size."""
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: nn.Module, foreground_prior: float) -> None:
         super().__init__()
         self.net = net
+        self._offset = math.log(foreground_prior / (1.0 - foreground_prior))
 
     def forward(
         self, images: Float[Tensor, "batch 3 size size"]
     ) -> Float[Tensor, "batch structures size size"]:
         """Logits, from images scaled to [-1, 1]."""
         logits: Tensor = self.net(images * 2 - 1)
-        return logits
+        return logits + self._offset

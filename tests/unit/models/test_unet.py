@@ -65,3 +65,18 @@ def test_values_outside_their_range() -> None:
         UNetConfig(num_res_units=-1)
     with pytest.raises(ConfigurationError, match="allowed: instance, batch"):
         UNetConfig(norm="layer")  # type: ignore[arg-type]
+
+
+def test_untrained_network_expects_the_foreground_prior() -> None:
+    """With the network's own output at 0, every probability is the prior: sigmoid(log(p/(1-p)))=p."""
+    model = UNetConfig(channels=(4, 8), foreground_prior=0.2).build(
+        num_structures=1, image_size=32, seed=0
+    )
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)
+    assert torch.allclose(model(torch.rand(1, 3, 32, 32)).sigmoid(), torch.tensor(0.2))
+
+
+def test_foreground_prior_outside_its_range() -> None:
+    with pytest.raises(ConfigurationError, match=r"foreground_prior is 1.0; allowed: between"):
+        UNetConfig(foreground_prior=1.0)

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0; 1 for a run that failed; 2 for a user's mistake; 128 + n after signal n.
     """
-    options = _parser().parse_args(arguments)
+    options = _parsed(arguments)
     command: Command = options.command
     try:
         return command(options)
@@ -42,6 +42,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_FAILED_RUN
 
 
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parses; overrides may stand before, between and after options, which argparse forbids."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    strange = [item for item in rest if item.startswith("-") or not hasattr(options, "overrides")]
+    if strange:
+        parser.error(f"unrecognized arguments: {' '.join(strange)}")
+    if rest:
+        options.overrides = [*options.overrides, *rest]
+    return options
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dsfedmed",
@@ -54,11 +66,31 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides, e.g. experiment=smoke"
     )
+    run.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="FILE",
+        help="more overrides: a study's best.yaml",
+    )
     run.set_defaults(command=_run)
 
     report = commands.add_parser("report", help="print a run's table and write its report page")
     report.add_argument("run_dir", type=Path)
     report.set_defaults(command=_report)
+
+    compare = commands.add_parser("compare", help="print runs side by side")
+    compare.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN_DIR")
+    compare.add_argument("--reference", metavar="METHOD", help="what the others are compared with")
+    compare.set_defaults(command=_compare)
+
+    tune = commands.add_parser("tune", help="search settings by seen-site validation")
+    tune.add_argument("space", type=Path, metavar="SPACE", help="e.g. tune_spaces/dsfedmed.yaml")
+    tune.add_argument("--num-trials", type=int, metavar="N", help="instead of the space's budget")
+    tune.add_argument("--study", type=Path, metavar="DIR", help="the study's folder")
+    tune.add_argument("--resume", action="store_true", help="go on with a killed study")
+    tune.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="overrides of every run")
+    tune.set_defaults(command=_tune)
     return parser
 
 
@@ -72,7 +104,12 @@ def _run(options: argparse.Namespace) -> int:
     from dsfedmed_ray.report.html import write_report
     from dsfedmed_ray.report.table import print_table
 
-    experiment = build_experiment(compose(options.overrides))
+    overrides = options.overrides
+    if options.source is not None:
+        from dsfedmed_ray.tuning.overrides import read_overrides
+
+        overrides = [*read_overrides(options.source), *overrides]
+    experiment = build_experiment(compose(overrides))
     stop = StopRequest()
     with _stopping_on_signals(stop), show_progress(sys.stderr) as progress:
         directory = run(experiment, progress, stop)
@@ -94,6 +131,39 @@ def _report(options: argparse.Namespace) -> int:
     print_table(directory, Console())
     page = write_report(directory)
     print(f"report         {page}")
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from dsfedmed_ray.comparison.table import print_comparison
+
+    print_comparison(options.run_dirs, Console(), reference=options.reference)
+    return 0
+
+
+def _tune(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from dsfedmed_ray.methods.resumable import StopRequest
+    from dsfedmed_ray.tuning.results import print_study
+    from dsfedmed_ray.tuning.space import find_space
+    from dsfedmed_ray.tuning.study import default_study, tune
+
+    study = options.study or default_study(options.space)
+    stop = StopRequest()
+    with _stopping_on_signals(stop):
+        result = tune(
+            find_space(options.space),
+            options.overrides,
+            study=study,
+            stream=sys.stderr,
+            num_trials=options.num_trials,
+            resume=options.resume,
+            stop=stop,
+        )
+    print_study(result, study, Console())
     return 0
 
 

@@ -90,6 +90,11 @@ def read_distribution(content: Any, where: str) -> Distribution:
         _check_range(found, f"{where}.{kind}")
     elif not values:
         raise ConfigurationError(f"{where}.{kind} is empty; give at least one value")
+    elif unplain := [value for value in values if not _is_plain(value)]:
+        raise ConfigurationError(
+            f"{where}.{kind} holds {unplain[0]!r}; allowed: null, true, false, numbers, texts and "
+            "lists of them"
+        )
     elif len(set(map(repr, values))) < len(values):
         raise ConfigurationError(f"{where}.{kind} names a value twice; give each once")
     return found
@@ -116,3 +121,9 @@ def _check_range(distribution: Distribution, where: str) -> None:
 
 def _is_a(value: Any, kind: Any) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)

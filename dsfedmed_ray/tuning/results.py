@@ -12,6 +12,7 @@ from dsfedmed_ray.tuning.overrides import command_line
 from dsfedmed_ray.units import format_seconds
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 BASELINE = "baseline"
@@ -58,7 +59,7 @@ class StudyResult:
     Attributes:
         metric: the space's.
         baseline: the untouched configuration.
-        trials: in the order in which they were suggested.
+        trials: by name.
     """
 
     metric: str
@@ -144,9 +145,12 @@ def short_names(paths: Sequence[str]) -> dict[str, str]:
         parts = path.split(".")
         endings = [".".join(parts[start:]) for start in range(len(parts) - 1, -1, -1)]
         names[path] = next(
-            ending
-            for ending in endings
-            if all(other == path or not f".{other}".endswith(f".{ending}") for other in paths)
+            (
+                ending
+                for ending in endings
+                if all(other == path or not f".{other}".endswith(f".{ending}") for other in paths)
+            ),
+            path,
         )
     return names
 
@@ -184,6 +188,13 @@ def results_table(result: StudyResult, num_shown: int = 20) -> "Table":
             style=style,
         )
     return table
+
+
+def print_study(result: StudyResult, study: Path, console: "Console") -> None:
+    """Prints the table and what to do next."""
+    console.print(results_table(result))
+    for line in closing_lines(result, study):
+        console.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
 
 
 def closing_lines(result: StudyResult, study: Path) -> list[str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from dsfedmed_ray.configuration import conf_dir
 from dsfedmed_ray.errors import ConfigurationError
 from dsfedmed_ray.tuning.distributions import Distribution, read_distribution
 
@@ -136,6 +137,12 @@ class TuneSpace:
         for distribution in self.space.values():
             size *= len(distribution.values) if distribution.kind == "grid" else 1
         return size
+
+
+def find_space(path: Path) -> Path:
+    """The file, or the one of this name that is shipped: ``tune_spaces/dsfedmed.yaml``."""
+    shipped = conf_dir().parent / "tune_spaces" / path.name
+    return shipped if not path.exists() and shipped.is_file() else path
 
 
 def load_space(path: Path) -> TuneSpace:

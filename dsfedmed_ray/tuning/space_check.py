@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dsfedmed_ray.configuration import build_experiment, compose
 from dsfedmed_ray.errors import ConfigurationError, UserError
-from dsfedmed_ray.tuning.overrides import overrides_of
+from dsfedmed_ray.tuning.overrides import overrides_of, rounded
 from dsfedmed_ray.tuning.space import TuneSpace
 
 if TYPE_CHECKING:
@@ -60,10 +60,21 @@ def check_space(space: TuneSpace, overrides: Sequence[str]) -> "Experiment":
         _check_path(space, path, config)
     for path, value in _examples(space):
         try:
-            build_experiment(compose([*base, *overrides_of({path: value})]))
+            build_experiment(_changed(config, base, path, value))
         except UserError as error:
             raise ConfigurationError(f"{space.source}: space.{path}: {error}") from error
     return experiment
+
+
+def _changed(config: "DictConfig", base: list[str], path: str, value: Any) -> "DictConfig":
+    """The configuration with one value; composed anew only where the value chooses a file."""
+    from omegaconf import DictConfig, OmegaConf
+
+    if isinstance(OmegaConf.select(config, path), DictConfig):
+        return compose([*base, *overrides_of({path: value})])
+    changed: DictConfig = config.copy()
+    OmegaConf.update(changed, path, rounded(value))
+    return changed
 
 
 def _said(overrides: list[str]) -> str:

@@ -39,6 +39,11 @@ MAX_EPOCHS = 100_000
 """ASHA's last rung; trials end by themselves before it."""
 
 
+def default_study(space_file: Path) -> Path:
+    """``runs/tune-<space>``: the same place for ``--resume``."""
+    return Path("runs") / f"tune-{space_file.stem}"
+
+
 def tune(
     space_file: Path,
     overrides: Sequence[str],
@@ -245,6 +250,7 @@ def _ray_tune_settings() -> Iterator[None]:
     """Ray Tune reads these from the environment; its remarks repeat what our lines say."""
     os.environ.update(
         {
+            "RAY_AIR_NEW_OUTPUT": "0",
             "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths of overrides stay what they are
             "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
             "TUNE_DISABLE_SIGINT_HANDLER": "1",

@@ -64,7 +64,8 @@ class Sweep:
 
     def all_ended(self, trials: "list[Trial]") -> None:
         """Keeps the results."""
-        self.results = tuple(map(self._result, trials))
+        by_name = sorted(trials, key=lambda trial: str(trial.trial_id))
+        self.results = tuple(map(self._result, by_name))
 
     def step_ended(self) -> None:
         """Ends the sweep if a signal came: Ray Tune saves its state on SIGUSR1."""

@@ -53,7 +53,7 @@ class BrainSitesConfig:
     structure: Structure = "ventricles"
     sequences: Sequence[PulseSequence] = ("t1", "pd", "t1", "t2")
     num_sites: int | None = None
-    pairs_per_site: int | Sequence[int] = (48, 40, 12, 48)
+    pairs_per_site: int | Sequence[int] = (40, 56, 12, 48)
     slices_per_subject: int = 2
     max_train_pairs: int | None = None
     seed: int = 0

@@ -19,7 +19,7 @@ Structure = Literal["white_matter", "grey_matter", "ventricles"]
 STRUCTURES: tuple[Structure, ...] = ("white_matter", "grey_matter", "ventricles")
 
 FIELD_OF_VIEW_MM = 208
-"""Side of the square axial slice; the brain is 140 x 185 mm."""
+"""Side of the square axial slice; the brain is 145 x 181 mm."""
 
 _ORIGIN_MM = (-98, -134, -72)  # world position of the first voxel: right, anterior, superior
 _SUPERIOR_MM = (-20, 70)  # what is kept: from the temporal lobes to the vertex
@@ -79,7 +79,7 @@ class BrainTemplate:
 
 @lru_cache(maxsize=1)
 def brain_template() -> BrainTemplate:
-    """Reads the template, once in a process (0.3 s, 20 MB).
+    """Reads the template, once in a process (about a second, 20 MB).
 
     Raises:
         DataError: the installed nilearn does not hold the maps.

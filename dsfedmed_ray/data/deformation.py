@@ -50,7 +50,7 @@ def draw_deformation(
     """Draws head position and size, bending, and the size of the ventricles.
 
     The spread is that of healthy adults in order of magnitude: heads 10 % smaller to 8 % larger,
-    local bending of 2 mm, ventricles a quarter narrower to a third wider.
+    local bending of 2 mm, ventricles from a fifth narrower to two fifths wider.
 
     Args:
         generator: the subject's stream; the subject is the same at any ``size``.

@@ -17,7 +17,7 @@ from dsfedmed_ray.errors import DataError
 
 
 def test_the_brain_is_centred_in_the_field_of_view() -> None:
-    """140 x 185 mm of brain leave a margin of 8 mm in front and behind, and 25 at the sides."""
+    """145 x 181 mm of brain leave a margin of 13 mm in front and behind, and 31 at the sides."""
     brain = (brain_template().t1 > 0).any(axis=0)
 
     rows, columns = np.flatnonzero(brain.any(1)), np.flatnonzero(brain.any(0))

@@ -17,6 +17,7 @@ import torch
 
 from dsfedmed_ray.data.splits import LeaveOneSiteOut
 from dsfedmed_ray.evaluation.synthesis_quality import client_summary, measure_client
+from dsfedmed_ray.evaluation.synthetic_figure import ClientImages, draw_synthetic
 from dsfedmed_ray.learning.generator_training import tune_generator
 from dsfedmed_ray.learning.image_generation import paint_job, plan_jobs, run_job
 from dsfedmed_ray.learning.segmentation_training import (
@@ -27,7 +28,6 @@ from dsfedmed_ray.learning.segmentation_training import (
 )
 from dsfedmed_ray.models.generator import EmbeddedGeneratorConfig
 from dsfedmed_ray.models.unet import UNetConfig
-from dsfedmed_ray.evaluation.synthetic_figure import ClientImages, draw_synthetic
 from dsfedmed_ray.seeding import torch_generator
 
 

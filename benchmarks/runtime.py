@@ -1,0 +1,234 @@
+"""How fast a round is: the bare loop, this runtime, and peers where they are installed.
+
+``python benchmarks/runtime.py --json PATH [--pfl-python P] [--flower-python P]``
+
+Every runner does the same rounds of the same workload with one torch thread a process. Repeats are
+interleaved, so that a slow minute of the machine falls on all; medians and the spread are shown.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from workload import WORKLOADS, Workload
+
+from dsfedmed_ray.learning.aggregation import FlatState, ResidentModel
+from dsfedmed_ray.runtime.client_pool import ClientPool, SerialPool
+from dsfedmed_ray.runtime.client_program import FitOrder, FitResult
+from dsfedmed_ray.runtime.failures import FailurePolicy
+from dsfedmed_ray.seeding import numpy_generator
+
+POPULATION = 1000
+Runner = Callable[[], float]
+
+
+class PlainProgram:
+    """The workload as a client program."""
+
+    def __init__(self, workload: Workload) -> None:
+        self._workload = workload
+        model = workload.model()
+        self._resident = ResidentModel(model, tuple(model.state_dict()))
+
+    def client_name(self, client_id: int) -> str:
+        return str(client_id)
+
+    def fit(self, client_id: int, broadcast: FlatState, order: FitOrder) -> FitResult:
+        self._resident.load(broadcast)
+        loss = self._workload.train(self._resident.model, client_id)
+        state = self._resident.read()
+        return FitResult(
+            state=state,
+            num_samples=self._workload.batch_size,
+            metrics={"loss": loss},
+            num_uplink_bytes=state.num_bytes,
+        )
+
+
+class BuildPlainProgram:
+    """Builds it inside a worker."""
+
+    def __init__(self, workload: Workload) -> None:
+        self._workload = workload
+
+    def __call__(self) -> PlainProgram:
+        return PlainProgram(self._workload)
+
+
+def sampled(round_index: int, per_round: int) -> list[int]:
+    """The round's clients, the same for every runner of ours."""
+    stream = numpy_generator(0, "benchmark", round_index)
+    return sorted(int(c) for c in stream.choice(POPULATION, size=per_round, replace=False))
+
+
+def bare_rounds(workload: Workload, rounds: int, per_round: int) -> float:
+    """One process, one model, a running float64 sum; seconds a round."""
+    model = workload.model()
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    started = time.perf_counter()
+    for index in range(rounds):
+        total = {
+            name: torch.zeros_like(value, dtype=torch.float64) for name, value in state.items()
+        }
+        for client in sampled(index, per_round):
+            model.load_state_dict(state)
+            workload.train(model, client)
+            for name, value in model.state_dict().items():
+                total[name] += value
+        state = {name: (value / per_round).float() for name, value in total.items()}
+    return (time.perf_counter() - started) / rounds
+
+
+def pool_rounds(pool: ClientPool, workload: Workload, rounds: int, per_round: int) -> float:
+    """Rounds through a pool; seconds a round."""
+    model = workload.model()
+    state = ResidentModel(model, tuple(model.state_dict())).read()
+    weight = per_round * workload.batch_size
+    started = time.perf_counter()
+    for index in range(rounds):
+        clients = sampled(index, per_round)
+        result = pool.fit_round(state, clients, round_index=index, total_weight=weight)
+        state = result.state
+    return (time.perf_counter() - started) / rounds
+
+
+def serial_pool(workload: Workload) -> ClientPool:
+    return SerialPool(
+        BuildPlainProgram(workload),
+        num_threads=1,
+        policy=FailurePolicy(),
+        client_name=str,
+        note=lambda text: print(text, file=sys.stderr),
+    )
+
+
+def ray_pool(workload: Workload, num_workers: int) -> ClientPool:
+    from dsfedmed_ray.runtime.demand import Demand
+    from dsfedmed_ray.runtime.placement import Placement
+    from dsfedmed_ray.runtime.ray_pool import RayPool
+
+    return RayPool(
+        BuildPlainProgram(workload),
+        num_workers=num_workers,
+        pinned=False,
+        num_threads=1,
+        placement=Placement("benchmark", [Demand(num_gpus=0)] * num_workers),
+        chunk_size=None,
+        policy=FailurePolicy(),
+        client_name=str,
+        note=lambda text: print(text, file=sys.stderr),
+    )
+
+
+def peer_rounds(
+    python: Path, script: str, workload: Workload, rounds: int, per_round: int
+) -> float:
+    """A peer in its own environment; seconds a round, its start-up and first round left out."""
+    command = [str(python), str(Path(__file__).parent / "peers" / script)]
+    options = {
+        "population": POPULATION,
+        "per-round": per_round,
+        "rounds": rounds + 1,
+        "width": workload.width,
+        "image-size": workload.image_size,
+        "batch-size": workload.batch_size,
+        "steps": workload.steps,
+    }
+    for name, value in options.items():
+        command += [f"--{name}", str(value)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"{script} failed:\n{done.stderr[-2000:]}")
+    return float(json.loads(done.stdout.strip().splitlines()[-1])["seconds_per_round"])
+
+
+def first_round_seconds(workload: Workload, per_round: int) -> float:
+    """From ``ray.init`` returning to the end of the first round on two new workers."""
+    started = time.perf_counter()
+    pool = ray_pool(workload, 2)
+    pool_rounds(pool, workload, 1, per_round)
+    pool.close()
+    return time.perf_counter() - started
+
+
+def measure(name: str, given: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Medians and spread of all runners on one workload."""
+    workload = WORKLOADS[name]
+    rounds, per_round = (given.rounds, given.per_round) if name == "small" else (1, given.large)
+    serial, two = serial_pool(workload), ray_pool(workload, 2)
+    runners: dict[str, Runner] = {
+        "bare": lambda: bare_rounds(workload, rounds, per_round),
+        "serial": lambda: pool_rounds(serial, workload, rounds, per_round),
+        "pool_2": lambda: pool_rounds(two, workload, rounds, per_round),
+    }
+    for peer, python in (("pfl", given.pfl_python), ("flower", given.flower_python)):
+        if python is not None and name == "small":
+            runners[peer] = lambda peer=peer, python=python: peer_rounds(
+                python, f"{peer}_rounds.py", workload, rounds, per_round
+            )
+    for runner in runners.values():
+        runner()  # warm-up
+    seconds: dict[str, list[float]] = {runner: [] for runner in runners}
+    for _ in range(given.repeats):
+        for runner, run in runners.items():
+            seconds[runner].append(run())
+    two.close()
+    serial.close()
+    return {
+        runner: {
+            "clients_per_second": per_round / statistics.median(values),
+            "seconds_per_round": statistics.median(values),
+            "fastest": min(values),
+            "slowest": max(values),
+        }
+        for runner, values in seconds.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3, help="of the small workload a repeat")
+    parser.add_argument("--per-round", type=int, default=200)
+    parser.add_argument("--large", type=int, default=20, help="clients of the large workload")
+    parser.add_argument("--pfl-python", type=Path, help="an environment with pfl and torch")
+    parser.add_argument("--flower-python", type=Path, help="an environment with flwr[simulation]")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, logging_level=40, object_store_memory=256 * 2**20)
+    result: dict[str, object] = {
+        "first_round_seconds": first_round_seconds(WORKLOADS["small"], given.per_round)
+    }
+    for name in WORKLOADS:
+        table = measure(name, given)
+        ours = table["pool_2"]["seconds_per_round"]
+        for runner, row in table.items():
+            print(
+                f"{name:6} {runner:8} {row['clients_per_second']:8.1f} clients/s  "
+                f"{row['seconds_per_round']:.3f} s a round "
+                f"({row['fastest']:.3f} to {row['slowest']:.3f})"
+            )
+        ratios = {
+            f"over_{runner}": row["seconds_per_round"] / ours
+            for runner, row in table.items()
+            if runner != "pool_2"
+        }
+        print(f"{name:6} pool of two over the others: {ratios}")
+        result[name] = {**ratios, "runners": table}
+    ray.shutdown()
+    given.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

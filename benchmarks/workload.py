@@ -87,4 +87,4 @@ WORKLOADS = {
     "small": Workload(),
     "large": Workload(width=16, image_size=64, batch_size=8, steps=5),
 }
-"""``large`` has 122,753 parameters, the size of the quickstart's U-Net."""
+"""``large`` has 118,913 parameters, the size of the quickstart's U-Net."""

@@ -91,6 +91,12 @@ def _parser() -> argparse.ArgumentParser:
     tune.add_argument("--resume", action="store_true", help="go on with a killed study")
     tune.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="overrides of every run")
     tune.set_defaults(command=_tune)
+
+    cost = commands.add_parser("cost", help="bytes that travel and inference time, by method")
+    cost.add_argument("--rounds", type=int, default=100, metavar="R", help="rounds (paper: 100)")
+    cost.add_argument("--inference", action="store_true", help="time models on this machine")
+    cost.add_argument("--json", type=Path, metavar="PATH", help="write the rows as well")
+    cost.set_defaults(command=_cost)
     return parser
 
 
@@ -164,6 +170,34 @@ def _tune(options: argparse.Namespace) -> int:
             stop=stop,
         )
     print_study(result, study, Console())
+    return 0
+
+
+def _cost(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from dsfedmed_ray.accounting.cost import (
+        communication_table,
+        inference_reduction,
+        inference_table,
+    )
+    from dsfedmed_ray.report.cost_tables import communication_cost_table, inference_cost_table
+    from dsfedmed_ray.run_directory import write_json
+
+    communication = communication_table(num_rounds=options.rounds)
+    console = Console()
+    console.print(communication_cost_table(communication, options.rounds))
+    content: dict[str, object] = {"communication": [asdict(row) for row in communication]}
+    if options.inference:
+        times = inference_table()
+        console.print(inference_cost_table(times))
+        saved = inference_reduction(times)
+        console.print(f"TinySAM saves {saved:.1%} of SAM-B's time (paper: nearly 90 %)")
+        content |= {"inference": [asdict(row) for row in times], "inference_saved_fraction": saved}
+    if options.json is not None:
+        write_json(options.json, content)
     return 0
 
 

@@ -1,0 +1,55 @@
+"""The two tables of ``dsfedmed cost`` for a terminal."""
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+
+from dsfedmed_ray.accounting.cost import CommunicationRow, InferenceRow
+
+
+def communication_cost_table(rows: Sequence[CommunicationRow], num_rounds: int) -> Table:
+    """MB a client by method and number format."""
+    table = Table(
+        title=f"MB (2^20 bytes) a client, {num_rounds} rounds, up and down",
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        pad_edge=False,
+    )
+    table.add_column("method")
+    table.add_column("format")
+    for heading in ("values a round", "values once", "MB", "of FedSAM", "paper, MB"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(
+            row.method,
+            row.wire_dtype,
+            f"{row.state_parameters:,}",
+            f"{row.once_parameters:,}" if row.once_parameters else "",
+            f"{row.total_mb:,.0f}",
+            f"{1 - row.reduction_fraction:.1%}",
+            f"{row.paper_mb:,.0f}" if row.paper_mb is not None else "",
+        )
+    return table
+
+
+def inference_cost_table(rows: Sequence[InferenceRow]) -> Table:
+    """Milliseconds an image by model."""
+    table = Table(
+        title="Inference on this machine, one image at a time, random weights",
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        pad_edge=False,
+    )
+    table.add_column("model")
+    for heading in ("input px", "parameters", "median ms", "p95 ms"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(
+            row.model,
+            str(row.image_size),
+            f"{row.num_parameters:,}",
+            f"{row.median_ms:,.1f}",
+            f"{row.p95_ms:,.1f}",
+        )
+    return table

@@ -60,7 +60,8 @@ class LeaveOneSiteOut:
         """Splits a federation.
 
         Raises:
-            DataError: the federation has fewer than two sites.
+            DataError: the federation has fewer than two sites, or one of its sites has too few
+                groups to divide (found here, before a run starts, unless it is a population).
             ConfigurationError: the unseen site is not one of its sites.
         """
         require_two_sites(federation.name, federation.sites)
@@ -73,7 +74,11 @@ class LeaveOneSiteOut:
                     what="unseen_site",
                 )
             )
-        return SplitFederation(federation, self)
+        split = SplitFederation(federation, self)
+        if split.num_clients <= _CACHED_SITES:
+            for site in split.seen_sites:
+                split.indices(site, "train")
+        return split
 
 
 class SplitFederation:

@@ -9,23 +9,23 @@ from dsfedmed_ray.accounting.cost import CommunicationRow, InferenceRow
 
 
 def communication_cost_table(rows: Sequence[CommunicationRow], num_rounds: int) -> Table:
-    """MB a client by method and number format."""
+    """MB a client by method and number format; values that travel in millions."""
     table = Table(
         title=f"MB (2^20 bytes) a client, {num_rounds} rounds, up and down",
         box=box.SIMPLE_HEAD,
         title_justify="left",
         pad_edge=False,
     )
-    table.add_column("method")
-    table.add_column("format")
-    for heading in ("values a round", "values once", "MB", "of FedSAM", "paper, MB"):
+    table.add_column("method", no_wrap=True)
+    table.add_column("format", no_wrap=True)
+    for heading in ("M a round", "M once", "MB", "of FedSAM", "paper"):
         table.add_column(heading, justify="right")
     for row in rows:
         table.add_row(
             row.method,
             row.wire_dtype,
-            f"{row.state_parameters:,}",
-            f"{row.once_parameters:,}" if row.once_parameters else "",
+            f"{row.state_parameters / 1e6:.2f}",
+            f"{row.once_parameters / 1e6:.2f}" if row.once_parameters else "",
             f"{row.total_mb:,.0f}",
             f"{1 - row.reduction_fraction:.1%}",
             f"{row.paper_mb:,.0f}" if row.paper_mb is not None else "",

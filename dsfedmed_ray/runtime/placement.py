@@ -4,21 +4,33 @@ A demand is a promise: what can never be met is an error at once, what is not pl
 :data:`PLACEMENT_SECONDS` is an error that names the request and what is free.
 """
 
+import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.placement_group import (
+    PlacementGroup,
+    get_current_placement_group,
+    placement_group,
+    remove_placement_group,
+)
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from dsfedmed_ray.errors import ResourceError
 from dsfedmed_ray.runtime.demand import Demand
+
+if TYPE_CHECKING:
+    from ray.data import DataContext
 
 PLACEMENT_SECONDS = 30.0
 
 
 class Placement:
     """Reserved resources for a group of actors; released by :meth:`release`.
+
+    Inside a trial of a study nothing more is reserved: the trial holds one placement group for all
+    its actors, and Ray starts them in it.
 
     Args:
         what: names the group in messages, for example ``"clients"``.
@@ -37,7 +49,10 @@ class Placement:
             if bundle:
                 self._bundle_of[index] = len(self._bundle_of)
         wanted = [bundle for bundle in bundles if bundle]
-        self._group: PlacementGroup | None = _reserve(what, wanted) if wanted else None
+        inside_a_trial = get_current_placement_group() is not None
+        self._group: PlacementGroup | None = (
+            _reserve(what, wanted) if wanted and not inside_a_trial else None
+        )
 
     def options(self, index: int) -> dict[str, Any]:
         """Ray options of the actor with this index."""
@@ -58,6 +73,22 @@ class Placement:
         if self._group is not None:
             remove_placement_group(self._group)
             self._group = None
+
+
+def keep_data_inside(context: "DataContext") -> None:
+    """Keeps a Ray Dataset's tasks in the placement group of the trial that they belong to, if any.
+
+    Left alone, they look for CPUs outside of it: where trials hold all CPUs, for ever.
+    """
+    group = get_current_placement_group()
+    if group is None:
+        return
+    strategy = PlacementGroupSchedulingStrategy(group, placement_group_capture_child_tasks=True)
+    with warnings.catch_warnings():
+        # Ray announces the end of these settings for 2027, and has no other for this purpose yet.
+        warnings.simplefilter("ignore")
+        context.scheduling_strategy = strategy
+        context.scheduling_strategy_large_args = strategy
 
 
 def _reserve(what: str, bundles: list[dict[str, float]]) -> PlacementGroup:

@@ -134,9 +134,12 @@ def _dataset(
     from ray.data._internal.tensor_extensions.arrow import FixedShapeTensorFormat
     from ray.util.annotations import RayDeprecationWarning
 
+    from dsfedmed_ray.runtime.placement import keep_data_inside
+
     data_context = DataContext.get_current()
     data_context.arrow_fixed_shape_tensor_format = FixedShapeTensorFormat.ARROW_NATIVE
     data_context.enable_progress_bars = False
+    keep_data_inside(data_context)
     rows = [{"job": pickle.dumps(job)} for job in jobs]
     with warnings.catch_warnings():
         # Ray Data restarts actors for ever unless max_restarts says otherwise, and there is no

@@ -7,7 +7,7 @@ given whole or not at all.
 
 from typing import Any
 
-from dsfedmed_ray.errors import ResourceError
+from dsfedmed_ray.errors import ConfigurationError, ResourceError
 from dsfedmed_ray.runtime.demand import resolve_gpu_fractions
 from dsfedmed_ray.runtime.engine import RuntimeConfig
 from dsfedmed_ray.tuning.space import TrialPlacement
@@ -28,9 +28,15 @@ def trial_bundles(
         cluster: what Ray has, by name, in all.
 
     Raises:
+        ConfigurationError: the runtime leaves open what it will ask for.
         ResourceError: no trial can ever be placed.
     """
     gpus = cluster.get("GPU", 0.0)
+    if runtime.clients == "auto":
+        raise ConfigurationError(
+            "runtime.clients is 'auto', which a trial cannot reserve; allowed in a study: serial, "
+            "actors, pool"
+        )
     process = {"CPU": float(placement.num_cpus)}
     bundles = [process]
     if runtime.clients == "serial":
@@ -48,7 +54,7 @@ def _actor_bundles(
 ) -> list[dict[str, float]]:
     resources = runtime.resources
     workers = runtime.num_workers or max(1, int(cluster.get("CPU", 1.0)))
-    num_workers = num_clients if runtime.clients in ("actors", "auto") else workers
+    num_workers = num_clients if runtime.clients == "actors" else workers
     foundation, client = resolve_gpu_fractions(
         resources.foundation, resources.client, num_workers, cluster.get("GPU", 0.0)
     )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dsfedmed_ray.errors import ResourceError
+from dsfedmed_ray.errors import ConfigurationError, ResourceError
 from dsfedmed_ray.runtime.demand import Demand
 from dsfedmed_ray.runtime.engine import Resources, RuntimeConfig
 from dsfedmed_ray.tuning.space import TrialPlacement
@@ -49,3 +49,8 @@ def test_what_can_never_be_placed_is_refused() -> None:
         trial_bundles(TrialPlacement(num_cpus=3), SERIAL, 4, {"CPU": 2.0})
     with pytest.raises(ResourceError, match="a trial asks for 2 GPU in all, the cluster has 0"):
         trial_bundles(TrialPlacement(num_gpus=2), SERIAL, 4, {"CPU": 2.0})
+
+
+def test_what_is_left_open_cannot_be_reserved() -> None:
+    with pytest.raises(ConfigurationError, match=r"'auto', which a trial cannot reserve; allowed"):
+        trial_bundles(TrialPlacement(), RuntimeConfig(), 4, {"CPU": 2.0})

@@ -16,10 +16,10 @@ def communication_cost_table(rows: Sequence[CommunicationRow], num_rounds: int) 
         title_justify="left",
         pad_edge=False,
     )
-    table.add_column("method", no_wrap=True)
+    table.add_column("method")
     table.add_column("format", no_wrap=True)
     for heading in ("M a round", "M once", "MB", "of FedSAM", "paper"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
             row.method,

@@ -195,6 +195,7 @@ def _context(
             stop=stop,
             server_device="cuda" if torch.cuda.is_available() else "cpu",
             checkpoint_every=experiment.runtime.checkpoint_every,
+            threads=experiment.runtime.threads,
         )
         try:
             yield context

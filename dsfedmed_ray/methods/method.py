@@ -17,7 +17,7 @@ from dsfedmed_ray.run_directory import RunDirectory
 from dsfedmed_ray.runtime.checkpoints import CheckpointFolder
 from dsfedmed_ray.runtime.client import HospitalBuilder, LocalTraining
 from dsfedmed_ray.runtime.client_pool import ClientPool
-from dsfedmed_ray.runtime.engine import Engine
+from dsfedmed_ray.runtime.engine import Engine, Threads
 from dsfedmed_ray.runtime.foundation_server import FoundationSettings
 from dsfedmed_ray.runtime.journal import Journal
 from dsfedmed_ray.runtime.pending import FoundationHandle
@@ -63,6 +63,7 @@ class RunContext:
         stop: the signals' flag.
         server_device: where the server's lightweight model trains, ``cpu`` or ``cuda``.
         checkpoint_every: units between two checkpoints.
+        threads: torch threads by role; they decide bits, so they are part of every stage's key.
         stages: finished stages by name, filled as the run goes.
 
     The pool of clients and the foundation model's server start when a stage first needs them and
@@ -82,6 +83,7 @@ class RunContext:
     stop: StopRequest
     server_device: str = "cpu"
     checkpoint_every: int = 1
+    threads: Threads = field(default_factory=Threads)
     stages: dict[str, StageOutput] = field(default_factory=dict)
     _pool: ClientPool | None = field(default=None, init=False)
     _foundation: FoundationHandle | None = field(default=None, init=False)
@@ -96,6 +98,7 @@ class RunContext:
                 generator=self.generator,
                 seed=self.seed,
                 state_folder=self.directory.checkpoints / "clients",
+                num_states_kept=2 * self.checkpoint_every + 1,
             )
             self._pool = self.engine.start_pool(build)
         return self._pool
@@ -132,11 +135,11 @@ class RunContext:
 
         Args:
             name: its name.
-            settings: the configuration that touches it; seed and data are always included.
+            settings: the configuration that touches it; seed, data and threads are always included.
             inputs: the stages it reads.
             run: writes the stage's files into the folder it is given.
         """
-        common = {"seed": self.seed, "data": self.split.fingerprint()}
+        common = {"seed": self.seed, "data": self.split.fingerprint(), "threads": self.threads}
         key = stage_key(name, {**common, **settings}, [stage.key for stage in inputs])
         started = time.perf_counter()
         reused = self.store.find(key) is not None or not self._run_alone(name, key, run)

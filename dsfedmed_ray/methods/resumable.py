@@ -136,9 +136,10 @@ class UnitLoop:
             )
             self.journal.progress(record)
             self.journal.transfers(result.transfers)
+            self.progress.advance(record)
             stopping = self.stop.signal_number is not None
             last = unit + 1 == total or work.is_finished()
             if stopping or last or (unit + 1) % self.checkpoint_every == 0:
                 self.checkpoints.save(unit, work.snapshot())
-            self.progress.advance(record)
-            self.stop.raise_if_set(self.resume_hint)
+            if stopping:  # a signal that comes while saving waits for the next unit's end
+                self.stop.raise_if_set(self.resume_hint)

@@ -38,7 +38,6 @@ from dsfedmed_ray.seeding import derive_seed, named_torch_stream, torch_generato
 OptimizerState = Literal["reset", "keep"]
 
 _CACHED_PAIR_BYTES = 256 * 2**20
-_NUM_STATES_KEPT = 3  # a resumed run starts at most two checkpoints back
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +73,8 @@ class HospitalBuilder:
         generator: configuration of the diffusion backbone, for methods with synthesis.
         num_gpus: the worker's share of a GPU.
         batch_size: images a forward pass when a state is validated.
+        num_states_kept: rounds of which a client's own state is kept, so that a resumed run finds
+            the state before its first round; a run goes at most two checkpoints back.
     """
 
     split: SplitFederation
@@ -84,6 +85,7 @@ class HospitalBuilder:
     generator: Any = None
     num_gpus: float = 0.0
     batch_size: int = 16
+    num_states_kept: int = 3
 
     def __call__(self) -> "Hospital":
         """The program."""
@@ -240,5 +242,9 @@ class Hospital:
         state = optimizer.state_dict()
         path = folder / f"round-{round_index:06d}.pt"
         write_atomically(path, lambda temporary: torch.save(state, temporary))
-        for _, old in self._states(client_id)[_NUM_STATES_KEPT:]:
+        # What a run wrote beyond the checkpoint that it now goes on from is not the newest state.
+        states = self._states(client_id)
+        later = [file for number, file in states if number > round_index]
+        before = [file for number, file in states if number <= round_index]
+        for old in later + before[self._settings.num_states_kept :]:
             old.unlink(missing_ok=True)

@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from dsfedmed_ray.learning.aggregation import FixedPointSum, FlatState, scale_bits_for
 from dsfedmed_ray.runtime.client_program import (
     ClientError,
@@ -167,12 +165,10 @@ class SerialPool(ClientPool):
         note: Note,
     ) -> None:
         super().__init__(policy, client_name, note)
-        self._threads_before = torch.get_num_threads()
         self._worker = ClientWorker(build, num_threads)
 
     def close(self) -> None:
-        """Gives the process its thread count back."""
-        torch.set_num_threads(self._threads_before)
+        """Nothing to end."""
 
     def _fit_chunks(
         self, broadcast: FlatState, client_ids: Sequence[int], order: FitOrder

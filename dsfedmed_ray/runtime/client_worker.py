@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from dsfedmed_ray.learning.aggregation import FixedPointSum, FlatState
 from dsfedmed_ray.runtime.client_program import (
     ClientError,
@@ -13,6 +11,7 @@ from dsfedmed_ray.runtime.client_program import (
     FitOrder,
     ProgramBuilder,
 )
+from dsfedmed_ray.runtime.devices import role_threads
 
 
 class ClientWorker:
@@ -25,17 +24,22 @@ class ClientWorker:
 
     def __init__(self, build: ProgramBuilder, num_threads: int) -> None:
         self._num_threads = num_threads
-        torch.set_num_threads(num_threads)
-        self._program = build()
+        with role_threads(num_threads):
+            self._program = build()
 
     def fit_chunk(
         self, broadcast: FlatState, client_ids: Sequence[int], order: FitOrder
     ) -> FitChunk:
         """Trains each client from the broadcast; their states leave as one partial sum."""
+        with role_threads(self._num_threads):
+            return self._fit_all(broadcast, client_ids, order)
+
+    def _fit_all(
+        self, broadcast: FlatState, client_ids: Sequence[int], order: FitOrder
+    ) -> FitChunk:
         partial: FixedPointSum | None = None
         replies: list[ClientReply] = []
         errors: list[ClientError] = []
-        torch.set_num_threads(self._num_threads)
         for client_id in client_ids:
             try:
                 result = self._program.fit(client_id, broadcast, order)
@@ -60,9 +64,9 @@ class ClientWorker:
 
     def call(self, method: str, client_id: int, *arguments: Any) -> Any:
         """Runs another method of the program for one client; a failure comes as a value."""
-        torch.set_num_threads(self._num_threads)
         try:
-            return getattr(self._program, method)(client_id, *arguments)
+            with role_threads(self._num_threads):
+                return getattr(self._program, method)(client_id, *arguments)
         except Exception as error:  # noqa: BLE001  (see fit_chunk)
             return ClientError(client_id=client_id, reason=one_line(error))
 

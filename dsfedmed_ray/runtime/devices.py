@@ -1,4 +1,7 @@
-"""Where a role computes: the only place that asks for CUDA."""
+"""Where a role computes: the only place that asks for CUDA, and that counts threads."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -26,3 +29,18 @@ def role_device(num_gpus: float) -> torch.device:
     if num_gpus < 1:
         torch.cuda.set_per_process_memory_fraction(num_gpus)
     return torch.device("cuda")
+
+
+@contextmanager
+def role_threads(num_threads: int) -> Iterator[None]:
+    """Runs a block with a role's torch threads, then restores those of the process.
+
+    The number of threads decides how sums are split, and so their last bits. In serial runs several
+    roles share one process; each gets its own count, as it would in a process of its own.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

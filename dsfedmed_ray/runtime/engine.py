@@ -13,6 +13,7 @@ from dsfedmed_ray.learning.image_generation import GenerationJob
 from dsfedmed_ray.runtime.client import HospitalBuilder
 from dsfedmed_ray.runtime.client_pool import ClientPool, Note, SerialPool
 from dsfedmed_ray.runtime.demand import Demand
+from dsfedmed_ray.runtime.devices import role_threads
 from dsfedmed_ray.runtime.failures import FailurePolicy
 from dsfedmed_ray.runtime.foundation_server import FoundationServer, FoundationSettings
 from dsfedmed_ray.runtime.pending import Done, FoundationHandle, Pending
@@ -30,14 +31,16 @@ class Threads:
         client: of a client's training.
         generator: of a generator actor.
         foundation: of the foundation model.
+        server: of the driver, where the server's lightweight model learns and is scored.
     """
 
     client: int = 1
     generator: int = 1
     foundation: int = 2
+    server: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("client", "generator", "foundation"):
+        for name in ("client", "generator", "foundation", "server"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(
                     f"runtime.threads.{name} is {getattr(self, name)}; at least 1"
@@ -144,13 +147,14 @@ def open_engine(config: RuntimeConfig, num_clients: int, note: Note) -> Iterator
         num_clients: clients of the federation, to choose between actors and a pool.
         note: receives one line for each decision and each failure.
     """
-    if config.clients == "serial":
-        yield SerialEngine(config, note)
-        return
-    from dsfedmed_ray.runtime.ray_engine import open_ray_engine  # serial runs never import Ray
+    with role_threads(config.threads.server):
+        if config.clients == "serial":
+            yield SerialEngine(config, note)
+            return
+        from dsfedmed_ray.runtime.ray_engine import open_ray_engine  # serial runs never import Ray
 
-    with open_ray_engine(config, num_clients, note) as engine:
-        yield engine
+        with open_ray_engine(config, num_clients, note) as engine:
+            yield engine
 
 
 class SerialEngine:

@@ -4,8 +4,8 @@ A plain class. With Ray it lives in its own actor, which holds the GPU; in seria
 directly. Both go through the same methods, so both give the same bits.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from dsfedmed_ray.learning.foundation_adaptation import Adaptation, adapt_one_ep
 from dsfedmed_ray.learning.mutual_distillation import Distillation, PoolLearner
 from dsfedmed_ray.models.segmenter import FoundationSegmenter, SegmenterConfig, State
 from dsfedmed_ray.records import SegmentationScores
-from dsfedmed_ray.runtime.devices import role_device
+from dsfedmed_ray.runtime.devices import role_device, role_threads
 from dsfedmed_ray.runtime.embedding_store import Embeddings, stored_embeddings
 from dsfedmed_ray.seeding import torch_generator
 
@@ -197,15 +197,9 @@ class FoundationServer:
             raise RuntimeError("start_distillation() first")
         return self._learner
 
-    @contextmanager
-    def _threads(self) -> Iterator[None]:
+    def _threads(self) -> AbstractContextManager[None]:
         """This role's thread count; in serial runs other roles share the process."""
-        before = torch.get_num_threads()
-        torch.set_num_threads(self._settings.num_threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
+        return role_threads(self._settings.num_threads)
 
 
 class _Decoder(torch.nn.Module):

@@ -14,6 +14,7 @@ from dsfedmed_ray.learning.generator_upload import GeneratorUpload
 from dsfedmed_ray.learning.mask_sources import perturb_masks
 from dsfedmed_ray.models.generator import Generator
 from dsfedmed_ray.models.image_space import Condition
+from dsfedmed_ray.models.layout import Layout
 from dsfedmed_ray.records import Sample
 from dsfedmed_ray.seeding import derive_seed, torch_generator
 
@@ -51,7 +52,7 @@ def tune_generator(
             progress(step + 1, steps, losses[-1])
     tuning.use_average()
     final_loss = float(np.mean(losses[-max(1, steps // 10) :]))
-    return _upload(generator, samples, seed, final_loss)
+    return _upload(generator, samples, seed, final_loss, tuning.layout)
 
 
 def stack_pairs(
@@ -70,6 +71,7 @@ class _Tuning:
         self.generator = generator
         self.settings = generator.settings
         self.images, self.masks, self.seed = images, masks, seed
+        self.layout = shared_layout(generator, images, masks)
         self.weights = generator.tuned_parameters()
         self.average = [weight.detach().clone() for weight in self.weights]
         self.optimiser = torch.optim.AdamW(
@@ -86,7 +88,7 @@ class _Tuning:
         images, masks = self._batch(random)
         space = self.generator.space
         with torch.no_grad():
-            condition = space.condition(masks, space.measure(images, masks))
+            condition = space.condition(masks, space.measure(images, masks), self.layout)
             latents = space.encode(images, condition)
         loss = self._loss(latents, masks, condition, random)
         self.optimiser.zero_grad(set_to_none=True)
@@ -133,6 +135,24 @@ class _Tuning:
             weight = weight * (1 + self.settings.foreground_weight * touched)
             weight = weight / (1 + self.settings.foreground_weight * touched.mean())
         return (error * weight).mean()
+
+
+@torch.no_grad()
+def shared_layout(
+    generator: Generator,
+    images: Float[Tensor, "count 3 height width"],
+    masks: Float[Tensor, "count structures height width"],
+) -> Layout | None:
+    """The layout of the pairs as tuning sees them, mirrored or turned."""
+    if not generator.settings.layout:
+        return None
+    kind = generator.settings.augmentation
+    if kind == "dihedral":
+        images = torch.cat([torch.rot90(images, turns, (2, 3)) for turns in range(4)])
+        masks = torch.cat([torch.rot90(masks, turns, (2, 3)) for turns in range(4)])
+    if kind != "none":
+        images, masks = torch.cat([images, images.flip(3)]), torch.cat([masks, masks.flip(3)])
+    return generator.space.layout(images, masks)
 
 
 def augment(
@@ -201,7 +221,11 @@ def time_weight(
 
 
 def _upload(
-    generator: Generator, samples: Sequence[Sample], seed: int, final_loss: float
+    generator: Generator,
+    samples: Sequence[Sample],
+    seed: int,
+    final_loss: float,
+    layout: Layout | None,
 ) -> GeneratorUpload:
     settings = generator.settings
     images, masks = stack_pairs(samples)
@@ -223,4 +247,8 @@ def _upload(
         masks=sent,
         style=style.float().cpu().numpy(),
         final_loss=final_loss,
+        layout={
+            name: part.float().cpu().numpy()
+            for name, part in ({} if layout is None else layout.parts()).items()
+        },
     )

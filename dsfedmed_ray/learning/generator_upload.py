@@ -1,7 +1,7 @@
 """What a client sends for its generator, once; saved as one safetensors file."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from dsfedmed_ray.records import MaskArray
 
 Arrays = dict[str, NDArray[Any]]
 
-_PREFIX = "controlnet."
+_CONTROLNET, _LAYOUT = "controlnet.", "layout."
 _REST = ("masks", "style", "final_loss")
 
 
@@ -27,12 +27,15 @@ class GeneratorUpload:
         style: ``float32 [pairs, size]``, region statistics of each private image; size may be 0.
             Mask i belongs to the style i modulo the number of pairs.
         final_loss: mean denoising loss of the last tenth of the steps.
+        layout: what all private images share, place by place (``models/layout.py``); empty where
+            it is not used.
     """
 
     controlnet: Arrays
     masks: MaskArray
     style: NDArray[np.float32]
     final_loss: float
+    layout: Arrays = field(default_factory=dict)
 
     def parts(self) -> dict[str, Any]:
         """What the ledger tells apart; parts without a byte are left out."""
@@ -41,11 +44,14 @@ class GeneratorUpload:
             parts["masks"] = self.masks
         if self.style.size:
             parts["style"] = self.style
+        if self.layout:
+            parts["layout"] = self.layout
         return parts
 
     def arrays(self) -> Arrays:
         """Everything as named arrays."""
-        named = {_PREFIX + name: value for name, value in self.controlnet.items()}
+        named = {_CONTROLNET + name: value for name, value in self.controlnet.items()}
+        named |= {_LAYOUT + name: value for name, value in self.layout.items()}
         rest = (self.masks, self.style, np.array([self.final_loss], np.float32))
         return named | dict(zip(_REST, rest, strict=True))
 
@@ -60,11 +66,8 @@ class GeneratorUpload:
         if missing:
             raise CheckpointError(f"generator upload lacks {missing}; tune the generator again")
         return cls(
-            controlnet={
-                name.removeprefix(_PREFIX): value
-                for name, value in arrays.items()
-                if name.startswith(_PREFIX)
-            },
+            controlnet=_under(_CONTROLNET, arrays),
+            layout=_under(_LAYOUT, arrays),
             masks=arrays["masks"],
             style=arrays["style"],
             final_loss=float(arrays["final_loss"][0]),
@@ -94,3 +97,11 @@ class GeneratorUpload:
                 f"cannot read the generator upload {path}: {error}; tune the generator again"
             ) from error
         return cls.from_arrays(arrays)
+
+
+def _under(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in arrays.items()
+        if name.startswith(prefix)
+    }

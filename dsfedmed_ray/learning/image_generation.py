@@ -13,6 +13,7 @@ from dsfedmed_ray.learning.mask_sources import procedural_masks
 from dsfedmed_ray.learning.style_mixing import diversify_style
 from dsfedmed_ray.models.generator import Generator
 from dsfedmed_ray.models.generator_settings import GeneratorSettings
+from dsfedmed_ray.models.layout import Layout
 from dsfedmed_ray.models.painting import AREA, FIRST_STRUCTURE, NUM_FEATURES
 from dsfedmed_ray.records import MaskArray, MaskOrigin, SyntheticSample
 from dsfedmed_ray.seeding import derive_seed, numpy_generator, torch_generator
@@ -123,7 +124,10 @@ def run_job(
     state = {name: torch.from_numpy(value) for name, value in upload.controlnet.items()}
     generator.load_controlnet(state)
     masks = torch.from_numpy(np.ascontiguousarray(job.masks)).permute(0, 3, 1, 2).float()
-    images = generator.sample(masks, torch.from_numpy(job.style), job.seeds)
+    layout = None
+    if upload.layout:
+        layout = Layout(**{name: torch.from_numpy(part) for name, part in upload.layout.items()})
+    images = generator.sample(masks, torch.from_numpy(job.style), job.seeds, layout)
     return _samples(job, images)
 
 

@@ -21,6 +21,8 @@ from dsfedmed_ray.errors import CheckpointError
 from dsfedmed_ray.models.controlnet_adapter import attach_adapter
 from dsfedmed_ray.models.generator_settings import GeneratorSettings
 from dsfedmed_ray.models.image_space import Condition, ImageSpace
+from dsfedmed_ray.models.layout import Layout
+from dsfedmed_ray.models.precision import arithmetic
 from dsfedmed_ray.models.segmenter import State, check_same_layout
 from dsfedmed_ray.seeding import torch_generator
 
@@ -106,8 +108,7 @@ class Generator:
 
     def arithmetic(self) -> AbstractContextManager[Any]:
         """Autocast as ``settings.precision`` says."""
-        dtype = compute_dtype(self.settings.precision, self.device)
-        return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
+        return arithmetic(self.settings.precision, self.device)
 
     @torch.no_grad()
     def sample(
@@ -115,10 +116,19 @@ class Generator:
         masks: Float[Tensor, "batch structures height width"],
         style: Float[Tensor, "batch style"],
         seeds: Sequence[int],
+        layout: Layout | None = None,
     ) -> Float[Tensor, "batch 3 height width"]:
-        """Draws one image in [0, 1] for each mask; sample i depends on ``seeds[i]`` alone."""
+        """Draws one image in [0, 1] for each mask.
+
+        Args:
+            masks: 0 and 1.
+            style: of each image.
+            seeds: of each image, which depends on no other.
+            layout: what the client's images share; None without.
+        """
         masks, style = masks.to(self.device), style.to(self.device)
-        condition = self.space.condition(masks, style)
+        layout = None if layout is None else layout.to(self.device)
+        condition = self.space.condition(masks, style, layout)
         height, width = masks.shape[2:]
         probe = self.space.encode(masks.new_zeros(1, 3, height, width), first_of(condition))
         latents = self._noise("latents", seeds, tuple(probe.shape[1:]))
@@ -129,12 +139,39 @@ class Generator:
         for step in scheduler.timesteps:
             steps = step.expand(len(seeds))
             prediction = self.predict(scheduler.scale_model_input(latents, step), steps, condition)
+            if layout is not None:
+                signal = scheduler.alphas_cumprod[step.cpu()].to(latents)
+                prediction = limit_energy(prediction, latents, signal, layout.spectrum)
             latents = scheduler.step(prediction, step, latents).prev_sample
         return self.space.decode(latents, condition, grain)
 
     def _noise(self, what: str, seeds: Sequence[int], shape: tuple[int, ...]) -> Tensor:
         drawn = [torch.randn(shape, generator=torch_generator(what, int(seed))) for seed in seeds]
         return torch.stack(drawn).to(self.device)
+
+
+def limit_energy(
+    velocity: Float[Tensor, "batch latents rows columns"],
+    noisy: Float[Tensor, "batch latents rows columns"],
+    signal: Float[Tensor, ""],
+    spectrum: Float[Tensor, " latents"],
+) -> Float[Tensor, "batch latents rows columns"]:
+    """Scales down channels whose predicted image has more energy than the client's images.
+
+    With ``x = a z + s e`` and ``v = a e - s z`` the predicted image is ``z = a x - s v``; when z
+    is scaled, v follows from ``e = (x - a z) / s``.
+
+    Args:
+        velocity: predicted.
+        noisy: x.
+        signal: a squared; s squared is the rest to 1.
+        spectrum: root mean square of each channel.
+    """
+    a, s = signal.sqrt(), (1 - signal).sqrt().clamp(min=1e-4)
+    image = a * noisy - s * velocity
+    drawn = image.square().mean(dim=(2, 3), keepdim=True).sqrt()
+    image = image * (spectrum.view(1, -1, 1, 1) / drawn.clamp(min=1e-6)).clamp(max=1)
+    return a * (noisy - a * image) / s - s * image
 
 
 def first_of(condition: Condition) -> Condition:
@@ -148,17 +185,6 @@ def first_of(condition: Condition) -> Condition:
         fine=None if condition.fine is None else condition.fine[:1],
         chroma=None if condition.chroma is None else condition.chroma[:1],
     )
-
-
-def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The number format of the networks' arithmetic."""
-    if precision == "auto":
-        if device.type == "cuda":
-            native = torch.cuda.is_bf16_supported()
-        else:
-            native = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-        return torch.bfloat16 if native else torch.float32
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
 @dataclass(frozen=True, kw_only=True)

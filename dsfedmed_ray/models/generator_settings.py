@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dsfedmed_ray.errors import ConfigurationError
+from dsfedmed_ray.models.precision import Precision
 from dsfedmed_ray.records import MaskOrigin
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Adapter = Literal["full", "lora"]
 Augmentation = Literal["none", "flip", "dihedral"]
 
@@ -39,28 +39,31 @@ class GeneratorSettings:
         style_diversity: share of synthetic images in a style of another client or of shifted
             contrast and colour; 0 keeps to the client's styles.
         grain: strength of the noise that stands for detail the latents lose; 1 matches its energy.
+        layout: whether clients also send what their images share at 16x16 places, which aligned
+            scans need and slides do not use.
         upload_dtype: number format of the uploaded parameters.
         precision: arithmetic; ``auto`` is bfloat16 where the device computes it natively.
     """
 
     masks: MaskOrigin = "perturbed"
     masks_per_pair: int = 2
-    perturbation: float = 1.0
+    perturbation: float = 0.5
     adapter: Adapter = "full"
     lora_rank: int = 8
-    steps: int = 200
+    steps: int = 150
     batch_size: int = 12
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 0.01
     ema_decay: float = 0.98
     min_snr_gamma: float | None = None
     foreground_weight: float = 0.0
     augmentation: Augmentation = "flip"
-    colour_jitter: float = 0.25
-    num_inference_steps: int = 20
+    colour_jitter: float = 0.15
+    num_inference_steps: int = 10
     images_per_job: int = 16
     style_diversity: float = 0.0
     grain: float = 1.0
+    layout: bool = True
     upload_dtype: Literal["float16", "float32"] = "float16"
     precision: Precision = "auto"
 

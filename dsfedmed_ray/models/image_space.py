@@ -4,7 +4,7 @@ Two spaces share one interface. The painted space (the shipped tiny backbone) di
 over a painted mask; the autoencoder space (Stable Diffusion) diffuses the image's own latents.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from dsfedmed_ray.models.layout import Layout, mean_layout, spread_layout
 from dsfedmed_ray.models.painting import (
     AREA,
     CHROMA,
@@ -42,6 +43,8 @@ TOKEN_SIZE = 16
 CLASS_SIZE = 3 * TOKEN_SIZE
 NUM_MAPS = 1 + 4
 """Control channels beside the painting's latents and the label map: deviation and places."""
+STRUCTURES = FIRST_STRUCTURE - 1
+"""Where the structures start among the regions, which have no whole image before them."""
 LARGEST_LATENT = 8.0
 """Residuals of bright debris on a dark ground reach 30 deviations; they would rule the loss."""
 
@@ -87,8 +90,17 @@ class ImageSpace(Protocol):
         self,
         masks: Float[Tensor, "batch structures height width"],
         style: Float[Tensor, "batch style"],
+        layout: Layout | None = None,
     ) -> Condition:
-        """The condition of each mask in its style."""
+        """The condition of each mask in its style, over what the client's images share."""
+        ...
+
+    def layout(
+        self,
+        images: Float[Tensor, "count 3 height width"],
+        masks: Float[Tensor, "count structures height width"],
+    ) -> Layout | None:
+        """What these images share; None where layouts are not used."""
         ...
 
     def encode(
@@ -136,11 +148,22 @@ class PaintedSpace:
         self,
         masks: Float[Tensor, "batch structures height width"],
         style: Float[Tensor, "batch style"],
+        layout: Layout | None = None,
     ) -> Condition:
         """Painting, label map and style tokens."""
         regions = region_weights(masks)
         styles = with_shape_of(style.reshape(style.shape[0], -1, NUM_FEATURES), regions)
         painting = paint(regions, styles)
+        fine = spread(styles[:, 1:, FINE : FINE + 1], regions)
+        if layout is not None:
+            ground = regions[:, :STRUCTURES].sum(dim=1, keepdim=True)
+            mean, factor = spread_layout(layout, (masks.shape[2], masks.shape[3]))
+            factor = 1 - ground * (1 - factor)
+            fine = fine * factor
+            painting = Painting(
+                colour=(painting.colour + painting.deviation * ground * mean).clamp(0, 1),
+                deviation=painting.deviation * factor,
+            )
         patch = self.codec.patch_size
         log_deviation = (painting.deviation / 0.1).log()
         control = torch.cat(
@@ -159,9 +182,23 @@ class PaintedSpace:
             tokens=tokens,
             class_labels=torch.cat(labels, dim=1),
             painting=painting,
-            fine=spread(styles[:, 1:, FINE : FINE + 1], regions),
+            fine=fine,
             chroma=styles[:, WHOLE, CHROMA].view(-1, 1, 1, 1),
         )
+
+    def layout(
+        self,
+        images: Float[Tensor, "count 3 height width"],
+        masks: Float[Tensor, "count structures height width"],
+    ) -> Layout | None:
+        """Mean and deviation of the residuals, then the latents' energies over that layout."""
+        style = self.measure(images, masks)
+        painting = _painting(self.condition(masks, style))
+        mean, factor = mean_layout((images - painting.colour) / painting.deviation)
+        energies = torch.ones(self.codec.scale.shape[0], device=images.device)
+        layout = Layout(mean=mean, factor=factor, spectrum=energies)
+        latents = self.encode(images, self.condition(masks, style, layout))
+        return replace(layout, spectrum=latents.square().mean(dim=(0, 2, 3)).sqrt())
 
     def encode(
         self, images: Float[Tensor, "batch 3 height width"], condition: Condition

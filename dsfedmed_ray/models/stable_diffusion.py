@@ -9,10 +9,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from dsfedmed_ray.errors import CheckpointError, ConfigurationError
-from dsfedmed_ray.models.generator import Generator, compute_dtype
+from dsfedmed_ray.models.generator import Generator
 from dsfedmed_ray.models.generator_settings import GeneratorSettings
 from dsfedmed_ray.models.image_space import Condition
+from dsfedmed_ray.models.layout import Layout
 from dsfedmed_ray.models.painting import label_map
+from dsfedmed_ray.models.precision import compute_dtype
 from dsfedmed_ray.seeding import named_torch_stream
 
 
@@ -48,11 +50,20 @@ class AutoencoderSpace:
         self,
         masks: Float[Tensor, "batch structures height width"],
         style: Float[Tensor, "batch style"],
+        layout: Layout | None = None,
     ) -> Condition:
         """The mask as a picture, and the empty prompt."""
         picture = mask_picture(masks)
         picture = functional.interpolate(picture, (self.resolution, self.resolution))
         return Condition(control=picture, tokens=self.prompt.expand(masks.shape[0], -1, -1))
+
+    def layout(
+        self,
+        images: Float[Tensor, "count 3 height width"],
+        masks: Float[Tensor, "count structures height width"],
+    ) -> Layout | None:
+        """None: what images share is for the ControlNet to learn."""
+        return None
 
     @torch.no_grad()
     def encode(

@@ -196,6 +196,7 @@ def _context(
             server_device="cuda" if torch.cuda.is_available() else "cpu",
             checkpoint_every=experiment.runtime.checkpoint_every,
             threads=experiment.runtime.threads,
+            precision=experiment.runtime.precision,
         )
         try:
             yield context

@@ -10,6 +10,7 @@ from dsfedmed_ray.accounting.communication import payload_bytes
 from dsfedmed_ray.data.splits import SplitFederation
 from dsfedmed_ray.learning.aggregation import FlatState, StateLayout
 from dsfedmed_ray.methods.resumable import StopRequest, UnitLoop
+from dsfedmed_ray.models.precision import Precision
 from dsfedmed_ray.models.segmenter import Segmenter, SegmenterConfig, State
 from dsfedmed_ray.progress import Progress
 from dsfedmed_ray.records import Transfer
@@ -64,6 +65,7 @@ class RunContext:
         server_device: where the server's lightweight model trains, ``cpu`` or ``cuda``.
         checkpoint_every: units between two checkpoints.
         threads: torch threads by role; they decide bits, so they are part of every stage's key.
+        precision: of the foundation model's arithmetic; part of every stage's key as well.
         stages: finished stages by name, filled as the run goes.
 
     The pool of clients and the foundation model's server start when a stage first needs them and
@@ -84,6 +86,7 @@ class RunContext:
     server_device: str = "cpu"
     checkpoint_every: int = 1
     threads: Threads = field(default_factory=Threads)
+    precision: Precision = "fp32"
     stages: dict[str, StageOutput] = field(default_factory=dict)
     _pool: ClientPool | None = field(default=None, init=False)
     _foundation: FoundationHandle | None = field(default=None, init=False)
@@ -111,6 +114,7 @@ class RunContext:
                 split=self.split,
                 seed=self.seed,
                 embeddings_folder=self.store.root / "embeddings",
+                precision=self.precision,
             )
             self._foundation = self.engine.start_foundation(settings)
         return self._foundation
@@ -139,7 +143,12 @@ class RunContext:
             inputs: the stages it reads.
             run: writes the stage's files into the folder it is given.
         """
-        common = {"seed": self.seed, "data": self.split.fingerprint(), "threads": self.threads}
+        common = {
+            "seed": self.seed,
+            "data": self.split.fingerprint(),
+            "threads": self.threads,
+            "precision": self.precision,
+        }
         key = stage_key(name, {**common, **settings}, [stage.key for stage in inputs])
         started = time.perf_counter()
         reused = self.store.find(key) is not None or not self._run_alone(name, key, run)

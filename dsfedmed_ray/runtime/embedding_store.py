@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dsfedmed_ray.errors import CheckpointError
 from dsfedmed_ray.models.segmenter import FoundationSegmenter
 from dsfedmed_ray.records import Sample
 from dsfedmed_ray.run_directory import write_atomically, write_json
@@ -45,6 +46,9 @@ def stored_embeddings(
         folder: ``store.dir/embeddings``, on a local disk.
         batch_size: images a forward pass.
         device: where the model is.
+
+    Raises:
+        CheckpointError: the file is not what its seal says.
     """
     name = f"{model.frozen_fingerprint()[:16]}-{pool_fingerprint(samples)}"
     path, seal = folder / f"{name}.npy", folder / f"{name}.json"
@@ -52,11 +56,22 @@ def stored_embeddings(
         rows = _computed(model, samples, batch_size, device)
         write_atomically(path, lambda temporary: _save(temporary, rows))
         write_json(seal, {"num_rows": len(rows), "shape": list(rows.shape[1:])})
-    expected = json.loads(seal.read_text(encoding="utf-8"))["num_rows"]
-    mapped = np.load(path, mmap_mode="r")
-    if len(mapped) != expected:
-        raise ValueError(f"{path} holds {len(mapped)} rows, its seal says {expected}")
-    return Embeddings(mapped)
+    return Embeddings(_mapped(path, seal))
+
+
+def _mapped(path: Path, seal: Path) -> NDArray[np.float16]:
+    expected = json.loads(seal.read_text(encoding="utf-8"))
+    try:
+        rows: NDArray[np.float16] = np.load(path, mmap_mode="r")
+        whole = list(rows.shape) == [expected["num_rows"], *expected["shape"]]
+    except (OSError, ValueError, EOFError):
+        whole = False
+    if not whole:
+        raise CheckpointError(
+            f"the embeddings {path} are damaged or missing; delete it and {seal.name}, then they "
+            "are computed again"
+        )
+    return rows
 
 
 class Embeddings:

@@ -10,6 +10,7 @@ import torch
 
 from dsfedmed_ray.errors import ConfigurationError
 from dsfedmed_ray.learning.image_generation import GenerationJob
+from dsfedmed_ray.models.precision import PRECISIONS, Precision
 from dsfedmed_ray.runtime.client import HospitalBuilder
 from dsfedmed_ray.runtime.client_pool import ClientPool, Note, SerialPool
 from dsfedmed_ray.runtime.demand import Demand
@@ -75,6 +76,8 @@ class RuntimeConfig:
         num_workers: workers of a pool; None is one a CPU.
         chunk_size: clients a task; None chooses by guided self-scheduling.
         threads: torch threads by role.
+        precision: of the foundation model: ``fp32``, ``bf16``, ``fp16``, or ``auto`` for bfloat16
+            where the hardware computes in it.
         resources: what actors ask of Ray.
         failures: what happens on failures.
         address: a running cluster; None starts Ray on this machine for this run.
@@ -88,6 +91,7 @@ class RuntimeConfig:
     num_workers: int | None = None
     chunk_size: int | None = None
     threads: Threads = field(default_factory=Threads)
+    precision: Precision = "auto"
     resources: Resources = field(default_factory=Resources)
     failures: FailurePolicy = field(default_factory=FailurePolicy)
     address: str | None = None
@@ -100,6 +104,10 @@ class RuntimeConfig:
         if self.clients not in MODES:
             raise ConfigurationError(
                 f"runtime.clients is {self.clients!r}; allowed: {', '.join(MODES)}"
+            )
+        if self.precision not in PRECISIONS:
+            raise ConfigurationError(
+                f"runtime.precision is {self.precision!r}; allowed: {', '.join(PRECISIONS)}"
             )
         for name in ("num_workers", "chunk_size", "checkpoint_every"):
             value = getattr(self, name)

@@ -4,8 +4,8 @@ A plain class. With Ray it lives in its own actor, which holds the GPU; in seria
 directly. Both go through the same methods, so both give the same bits.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from dsfedmed_ray.errors import ConfigurationError
 from dsfedmed_ray.evaluation.evaluator import score
 from dsfedmed_ray.learning.foundation_adaptation import Adaptation, adapt_one_epoch
 from dsfedmed_ray.learning.mutual_distillation import Distillation, PoolLearner
+from dsfedmed_ray.models.precision import Precision, arithmetic, compute_dtype
 from dsfedmed_ray.models.segmenter import FoundationSegmenter, SegmenterConfig, State
 from dsfedmed_ray.records import SegmentationScores
 from dsfedmed_ray.runtime.devices import role_device, role_threads
@@ -39,6 +40,7 @@ class FoundationSettings:
         seed: the run's seed.
         embeddings_folder: where embeddings are kept, on a local disk.
         num_threads: torch threads; part of the configuration, since it decides bits.
+        precision: of the model's arithmetic; decides bits as well.
         num_gpus: its share of a GPU.
         embed_batch_size: images a forward pass of the encoder.
     """
@@ -48,6 +50,7 @@ class FoundationSettings:
     seed: int
     embeddings_folder: Path
     num_threads: int = 2
+    precision: Precision = "fp32"
     num_gpus: float = 0.0
     embed_batch_size: int = 8
 
@@ -58,7 +61,7 @@ class FoundationServer:
     def __init__(self, settings: FoundationSettings) -> None:
         self._settings = settings
         self._device = role_device(settings.num_gpus)
-        with self._threads():
+        with self._computing():
             model = settings.model.build(
                 num_structures=len(settings.split.federation.structures),
                 image_size=settings.split.federation.image_size,
@@ -81,11 +84,12 @@ class FoundationServer:
         samples = read_synthetic(synthetic_folder)
         masks = np.stack([sample.mask for sample in samples]).transpose(0, 3, 1, 2)
         self._masks = torch.tensor(np.ascontiguousarray(masks), device=self._device)
-        with self._threads():
+        number_format = str(compute_dtype(self._settings.precision, self._device))
+        with self._computing():
             self._embeddings = stored_embeddings(
                 self._model,
                 samples,
-                self._settings.embeddings_folder,
+                self._settings.embeddings_folder / number_format,
                 batch_size=self._settings.embed_batch_size,
                 device=self._device,
             )
@@ -102,7 +106,7 @@ class FoundationServer:
         if self._optimizer is None or self._adaptation is None:
             raise RuntimeError("adapt_epoch() before start_adaptation()")
         self._model.train()
-        with self._threads():
+        with self._computing():
             return adapt_one_epoch(
                 self._model.decode,
                 self._optimizer,
@@ -126,22 +130,22 @@ class FoundationServer:
 
     def pool_logits(self) -> Tensor:
         """Logits of the whole pool, from kept embeddings."""
-        with self._threads():
+        with self._computing():
             return self._distilling().pool_logits()
 
     def begin(self, indices: Tensor, *stream: int | str) -> Tensor:
         """See :class:`~dsfedmed_ray.learning.mutual_distillation.Learner`."""
-        with self._threads():
+        with self._computing():
             return self._distilling().begin(indices, *stream)
 
     def finish(self, other_logits: Tensor, counted: Tensor | None) -> float:
         """See :class:`~dsfedmed_ray.learning.mutual_distillation.Learner`."""
-        with self._threads():
+        with self._computing():
             return self._distilling().finish(other_logits, counted)
 
     def targets(self, indices: Tensor) -> Tensor:
         """Logits of pool samples without keeping a graph, for one-way distillation."""
-        with self._threads(), torch.no_grad():
+        with self._computing(), torch.no_grad():
             self._model.eval()
             return self._model.decode(self._pool()[indices].to(self._device).float()).cpu()
 
@@ -170,7 +174,7 @@ class FoundationServer:
         """Scores on real images, site by site; instrumentation, not part of the method."""
         self._model.eval()
         predict: Callable[[Tensor], Tensor] = lambda images: self._model(images.to(self._device))  # noqa: E731
-        with self._threads():
+        with self._computing():
             return {
                 site: score(
                     predict,
@@ -184,7 +188,7 @@ class FoundationServer:
         """Milliseconds an image."""
         self._model.eval()
         size = self._settings.split.federation.image_size
-        with self._threads():
+        with self._computing():
             return measure_inference_ms(self._model, size, device=self._device)
 
     def _pool(self) -> Embeddings:
@@ -197,9 +201,14 @@ class FoundationServer:
             raise RuntimeError("start_distillation() first")
         return self._learner
 
-    def _threads(self) -> AbstractContextManager[None]:
-        """This role's thread count; in serial runs other roles share the process."""
-        return role_threads(self._settings.num_threads)
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """This role's threads and number format; in serial runs other roles share the process."""
+        with (
+            role_threads(self._settings.num_threads),
+            arithmetic(self._settings.precision, self._device),
+        ):
+            yield
 
 
 class _Decoder(torch.nn.Module):

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from dsfedmed_ray.errors import CheckpointError
-from dsfedmed_ray.models.generator import EmbeddedGeneratorConfig, compute_dtype, shipped_backbone
+from dsfedmed_ray.models.generator import EmbeddedGeneratorConfig, shipped_backbone
+from dsfedmed_ray.models.precision import compute_dtype
 
 MB = 2**20
 

@@ -1,0 +1,29 @@
+"""The number format of networks' arithmetic."""
+
+from contextlib import AbstractContextManager
+from typing import Any, Literal
+
+import torch
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The format that a precision means on a device.
+
+    ``auto`` is bfloat16 where the hardware computes in it, else float32.
+    """
+    if precision == "auto":
+        if device.type == "cuda":
+            native = torch.cuda.is_bf16_supported()
+        else:
+            native = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        return torch.bfloat16 if native else torch.float32
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def arithmetic(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """Autocast to the format that a precision means; parameters stay in float32."""
+    dtype = compute_dtype(precision, device)
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)

@@ -1,0 +1,49 @@
+"""Model selection by the seen sites' validation."""
+
+import torch
+
+from dsfedmed_ray.methods.best_state import BestState
+
+
+def state(value: float) -> dict[str, torch.Tensor]:
+    return {"weight": torch.full((2,), value)}
+
+
+def test_only_a_strictly_better_score_replaces_the_best() -> None:
+    best = BestState()
+    assert best.offer(0, 0.5, state(0))
+    assert not best.offer(1, 0.5, state(1))
+    assert not best.offer(2, 0.4, state(2))
+    assert best.offer(3, 0.6, state(3))
+    assert (best.unit, best.score) == (3, 0.6)
+    assert torch.equal(best.state["weight"], torch.full((2,), 3.0))
+
+
+def test_a_score_of_zero_is_a_score() -> None:
+    best = BestState()
+    assert best.offer(0, 0.0, state(0))
+    assert not best.offer(1, 0.0, state(1))
+
+
+def test_the_kept_state_does_not_change_with_the_model() -> None:
+    best, living = BestState(), state(1)
+    best.offer(0, 0.5, living)
+    living["weight"].fill_(9)
+    assert torch.equal(best.state["weight"], torch.ones(2))
+
+
+def test_patience_counts_from_the_best_unit() -> None:
+    best = BestState()
+    assert not best.is_exhausted(100, 1)  # nothing was validated yet
+    best.offer(2, 0.5, state(2))
+    assert [best.is_exhausted(unit, 3) for unit in (2, 3, 4, 5, 6)] == [False] * 3 + [True] * 2
+    assert not best.is_exhausted(1000, None)
+
+
+def test_it_comes_back_from_a_checkpoint() -> None:
+    best = BestState()
+    best.offer(4, 0.7, state(4))
+    restored = BestState.restored(best.snapshot())
+    assert (restored.unit, restored.score) == (4, 0.7)
+    assert torch.equal(restored.state["weight"], best.state["weight"])
+    assert BestState.restored(BestState().snapshot()).score is None

@@ -1,0 +1,43 @@
+"""Shares of a GPU, and threads of a role."""
+
+import pytest
+import torch
+
+from dsfedmed_ray.errors import ResourceError
+from dsfedmed_ray.runtime.devices import role_device, role_threads
+
+
+def test_no_share_is_the_cpu() -> None:
+    assert role_device(0.0) == torch.device("cpu")
+
+
+def test_a_promised_gpu_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ResourceError, match=r"num_gpus=0\.25 .* no CUDA device; .* num_gpus=0"):
+        role_device(0.25)
+
+
+@pytest.mark.parametrize(("share", "caps"), [(0.25, [0.25]), (1.0, [])])
+def test_a_fraction_caps_the_memory(
+    share: float, caps: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capped: list[float] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", capped.append)
+    assert role_device(share) == torch.device("cuda")
+    assert capped == caps
+
+
+def test_threads_are_given_back_even_after_an_error() -> None:
+    before = torch.get_num_threads()
+    seen = []
+
+    def fail() -> None:
+        with role_threads(before + 2):
+            seen.append(torch.get_num_threads())
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert seen == [before + 2]
+    assert torch.get_num_threads() == before

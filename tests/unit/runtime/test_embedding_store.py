@@ -1,0 +1,104 @@
+"""Embeddings are computed once and read back."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dsfedmed_ray.errors import CheckpointError
+from dsfedmed_ray.models.segmenter import FoundationSegmenter
+from dsfedmed_ray.records import Sample
+from dsfedmed_ray.runtime.embedding_store import Embeddings, pool_fingerprint, stored_embeddings
+
+
+class CountingFoundation(FoundationSegmenter):
+    """Embeds an image as its mean colour, and counts the images."""
+
+    def __init__(self, fingerprint: str = "a" * 64) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 1)
+        self.num_embedded = 0
+        self._fingerprint = fingerprint
+
+    def embed(self, images: Tensor) -> Tensor:
+        self.num_embedded += len(images)
+        return images.mean(dim=(2, 3))
+
+    def decode(self, embeddings: Tensor) -> Tensor:
+        logits: Tensor = self.head(embeddings)[:, :, None, None]
+        return logits
+
+    def frozen_fingerprint(self) -> str:
+        return self._fingerprint
+
+
+@pytest.fixture
+def pool() -> list[Sample]:
+    random = np.random.default_rng(0)
+    return [
+        Sample(
+            sample_id=f"s{index}",
+            image=random.integers(0, 256, (4, 4, 3), dtype=np.uint8),
+            mask=np.zeros((4, 4, 1), np.uint8),
+        )
+        for index in range(5)
+    ]
+
+
+def stored(model: CountingFoundation, pool: list[Sample], folder: Path) -> Embeddings:
+    return stored_embeddings(model, pool, folder, batch_size=2, device=torch.device("cpu"))
+
+
+def test_they_are_computed_once(tmp_path: Path, pool: list[Sample]) -> None:
+    model = CountingFoundation()
+    first, second = stored(model, pool, tmp_path), stored(model, pool, tmp_path)
+    assert model.num_embedded == 5
+    assert len(first) == len(second) == 5
+    expected = torch.from_numpy(pool[3].image / 255).mean(dim=(0, 1))
+    row = second[torch.tensor([3])]
+    assert row.dtype == torch.float16
+    assert torch.allclose(row[0].double(), expected, atol=1e-3)
+    assert torch.equal(first[torch.tensor([4, 0])], second[torch.tensor([4, 0])])
+
+
+def test_another_pool_or_another_encoder_is_computed_anew(
+    tmp_path: Path, pool: list[Sample]
+) -> None:
+    model = CountingFoundation()
+    stored(model, pool, tmp_path)
+    stored(model, pool[::-1], tmp_path)
+    assert model.num_embedded == 10
+    other = CountingFoundation("b" * 64)
+    stored(other, pool, tmp_path)
+    assert other.num_embedded == 5
+
+
+def test_a_pool_is_its_ids_and_pixels_in_order(pool: list[Sample]) -> None:
+    renamed = [replace(pool[0], sample_id="other"), *pool[1:]]
+    image = pool[0].image.copy()
+    image[0, 0, 0] ^= 1
+    changed = [replace(pool[0], image=image), *pool[1:]]
+    prints = {pool_fingerprint(p) for p in (pool, renamed, changed, pool[::-1], pool[:4])}
+    assert len(prints) == 5
+
+
+def test_without_a_seal_they_are_computed_again(tmp_path: Path, pool: list[Sample]) -> None:
+    """The process ended between the rows and their seal."""
+    model = CountingFoundation()
+    stored(model, pool, tmp_path)
+    next(tmp_path.glob("*.json")).unlink()
+    stored(model, pool, tmp_path)
+    assert model.num_embedded == 10
+
+
+@pytest.mark.parametrize("size", [-8, 10, 0])
+def test_a_damaged_file_is_named(size: int, tmp_path: Path, pool: list[Sample]) -> None:
+    model = CountingFoundation()
+    stored(model, pool, tmp_path)
+    path = next(tmp_path.glob("*.npy"))
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(CheckpointError, match=rf"{path.name} .*damaged.*; delete it"):
+        stored(model, pool, tmp_path)

@@ -1,0 +1,121 @@
+"""What a stage depends on, and publishing it whole."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from dsfedmed_ray.errors import RunDirectoryError
+from dsfedmed_ray.runtime.stage_store import (
+    StageStore,
+    code_fingerprint,
+    described,
+    stage_key,
+)
+
+
+@dataclass(frozen=True)
+class Inner:
+    rate: float = 0.1
+
+
+@dataclass(frozen=True)
+class Outer:
+    inner: Inner = Inner()
+    sizes: tuple[int, ...] = (1, 2)
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class OtherInner:
+    rate: float = 0.1
+
+
+def key(**settings: object) -> str:
+    return stage_key("train", settings, ["earlier-0"])
+
+
+def test_settings_are_described_by_class_and_field() -> None:
+    assert described(Outer(folder=Path("a/b"))) == {
+        "type": "Outer",
+        "inner": {"type": "Inner", "rate": 0.1},
+        "sizes": [1, 2],
+        "folder": "a/b",
+    }
+    with pytest.raises(TypeError, match="plain configuration only, got set"):
+        described({"sizes": {1, 2}})
+
+
+def test_the_key_is_readable_and_stable() -> None:
+    assert key(schedule=Outer()) == key(schedule=Outer())
+    assert key(a=1, b=2) == key(b=2, a=1)
+    stage, _, digest = key(schedule=Outer()).partition("-")
+    assert stage == "train"
+    assert len(digest) == 16
+
+
+def test_the_key_changes_with_everything_it_depends_on() -> None:
+    keys = [
+        key(schedule=Outer()),
+        key(schedule=Outer(inner=Inner(rate=0.2))),
+        key(schedule=Outer(sizes=(2, 1))),
+        key(schedule=Inner()),
+        key(schedule=OtherInner()),
+        key(schedule=Outer(), seed=1),
+        stage_key("tune", {"schedule": Outer()}, ["earlier-0"]),
+        stage_key("train", {"schedule": Outer()}, ["earlier-1"]),
+        stage_key("train", {"schedule": Outer()}, []),
+        stage_key("train", {"schedule": Outer()}, ["earlier-0", "earlier-1"]),
+    ]
+    assert len(set(keys)) == len(keys)
+
+
+def test_the_key_changes_with_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = key(a=1)
+    monkeypatch.setattr("dsfedmed_ray.runtime.stage_store.code_fingerprint", lambda: "other")
+    assert key(a=1) != before
+    assert len(code_fingerprint()) == 16
+
+
+def test_a_stage_appears_when_its_block_ends(tmp_path: Path) -> None:
+    store = StageStore(tmp_path / "store")
+    assert store.find("train-1") is None
+    with store.publishing("train-1") as folder:
+        (folder / "model").write_text("whole")
+        assert store.find("train-1") is None
+    found = store.find("train-1")
+    assert found is not None
+    assert (found / "model").read_text() == "whole"
+    assert [path.name for path in store.root.iterdir()] == ["train-1"]
+
+
+def test_a_block_that_raises_publishes_nothing(tmp_path: Path) -> None:
+    store = StageStore(tmp_path)
+
+    def fail() -> None:
+        with store.publishing("train-1") as folder:
+            (folder / "model").write_text("half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_two_that_publish_at_once_the_first_stays(tmp_path: Path) -> None:
+    store = StageStore(tmp_path)
+    with store.publishing("train-1") as late, store.publishing("train-1") as early:
+        (late / "model").write_text("late")
+        (early / "model").write_text("early")
+    found = store.find("train-1")
+    assert found is not None
+    assert (found / "model").read_text() == "early"
+    assert [path.name for path in tmp_path.iterdir()] == ["train-1"]
+
+
+def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    store = StageStore(tmp_path / "file")
+    message = r"cannot write the stage store .*file: .*; free space or choose .* store\.dir=PATH"
+    with pytest.raises(RunDirectoryError, match=message), store.publishing("train-1"):
+        pass

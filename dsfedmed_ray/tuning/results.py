@@ -156,7 +156,7 @@ def short_names(paths: Sequence[str]) -> dict[str, str]:
 
 
 def results_table(result: StudyResult, num_shown: int = 20) -> "Table":
-    """The best trials first, the baseline always, one column a setting."""
+    """The best trials first, the baseline always, one column a setting; ``score`` is the metric in the title."""
     from rich import box
     from rich.table import Table
 
@@ -169,10 +169,11 @@ def results_table(result: StudyResult, num_shown: int = 20) -> "Table":
         pad_edge=False,
     )
     table.add_column("trial", no_wrap=True)
-    table.add_column(result.metric.replace("_", " "), justify="right")
-    for heading in (*names.values(), "epoch", "time"):
-        table.add_column(heading, justify="right")
-    table.add_column("")
+    table.add_column("score", justify="right", no_wrap=True)
+    for name in names.values():
+        table.add_column(name.replace("_", " "), justify="right")
+    for heading in ("epoch", "time", ""):
+        table.add_column(heading, justify="right", no_wrap=True)
     ranked = sorted(result.trials, key=lambda trial: -(trial.score or -1.0))
     for trial in (result.baseline, *ranked[:num_shown]):
         values = (_value(trial.values.get(path)) for path in names)

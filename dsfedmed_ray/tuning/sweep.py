@@ -43,6 +43,7 @@ class Sweep:
         self._note = note
         self._stop = stop
         self._asked_to_end = False
+        self._failed: list[Trial] = []
         self.results: tuple[TrialResult, ...] = ()
 
     def started(self, trial: "Trial") -> None:
@@ -52,26 +53,34 @@ class Sweep:
     def ended(self, trial: "Trial") -> None:
         """Says what a trial found."""
         result = self._result(trial)
-        if result.status == "failed":
-            self._note(f"trial {result.name}  failed: {result.error}")
-            return
         score = "no score" if result.score is None else f"{result.score:.4f}"
-        early = "" if result.status == "finished" else f"  {result.status}"
+        early = "" if (trial.last_result or {}).get("finished") else "  stopped early"
         self._note(
             f"trial {result.name}  {self._metric.replace('_', ' ')} {score}  "
             f"epoch {result.epoch}/{result.num_epochs}{early}  {format_seconds(result.seconds)}"
         )
 
+    def failed(self, trial: "Trial") -> None:
+        """Keeps a failed trial until Ray Tune has written down why."""
+        self._failed.append(trial)
+
     def all_ended(self, trials: "list[Trial]") -> None:
         """Keeps the results."""
+        self._say_failures()
         by_name = sorted(trials, key=lambda trial: str(trial.trial_id))
         self.results = tuple(map(self._result, by_name))
 
     def step_ended(self) -> None:
         """Ends the sweep if a signal came: Ray Tune saves its state on SIGUSR1."""
+        self._say_failures()
         if self._stop.signal_number is not None and not self._asked_to_end:
             self._asked_to_end = True
             signal.raise_signal(signal.SIGUSR1)
+
+    def _say_failures(self) -> None:
+        for trial in [trial for trial in self._failed if trial.get_error() is not None]:
+            self._failed.remove(trial)
+            self._note(f"trial {trial.trial_id}  failed: {_one_line(trial.get_error())}")
 
     def _result(self, trial: "Trial") -> TrialResult:
         reported: Mapping[str, Any] = trial.last_result or {}
@@ -140,8 +149,8 @@ class SweepCallback(Callback):
     def on_trial_error(
         self, iteration: int, trials: "list[Trial]", trial: "Trial", **info: Any
     ) -> None:
-        """See :meth:`Sweep.ended`."""
-        _current.get().ended(trial)
+        """See :meth:`Sweep.failed`."""
+        _current.get().failed(trial)
 
     def on_step_end(self, iteration: int, trials: "list[Trial]", **info: Any) -> None:
         """See :meth:`Sweep.step_ended`."""

@@ -213,3 +213,28 @@ def test_a_stopped_study_goes_on_where_it_was(tmp_path: Path) -> None:
     assert [trial.status for trial in result.trials] == ["finished"] * 6
     assert _count(counts, "shared-*") == 1
     assert _count(counts, "epoch-*") == 7 * 3
+
+
+def test_a_real_sweep_costs_its_distillation(tmp_path: Path) -> None:
+    """Two trials of temperatures on a toy: each runs the last stage, and nothing before it."""
+    space = tmp_path / "space.yaml"
+    space.write_text(
+        "stage: distill_mutually\nmetric: best_validation_dice\nmode: max\n"
+        "space:\n  method.distillation.temperature: {loguniform: [0.5, 4.0]}\n"
+    )
+    toy = [
+        "experiment=smoke",
+        "size=toy",
+        "data.max_train_pairs=4",
+        "generator.steps=2",
+        "generator.num_inference_steps=2",
+        "runtime.clients=serial",
+        f"store.dir={tmp_path / 'store'}",
+    ]
+    result = tune(space, toy, study=tmp_path / "study", stream=io.StringIO(), num_trials=2)
+    assert "tune_generators" in result.baseline.stages_run
+    assert [trial.stages_run for trial in result.trials] == [("distill_mutually",)] * 2
+    assert [trial.status for trial in result.trials] == ["finished"] * 2
+    stages = [path.name.rpartition("-")[0] for path in (tmp_path / "store").glob("[a-z]*-*")]
+    assert stages.count("tune_generators") == stages.count("adapt_foundation") == 1
+    assert stages.count("distill_mutually") == 3

@@ -1,7 +1,8 @@
 """The interface that methods see, whoever runs the clients; and its form without Ray."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,13 +58,13 @@ class ClientPool(ABC):
     @abstractmethod
     def _fit_chunks(
         self, broadcast: FlatState, client_ids: Sequence[int], order: FitOrder
-    ) -> Iterator[FitChunk]:
+    ) -> Generator[FitChunk, None, None]:
         """Yields answers until every client was tried once; order and grouping are free."""
 
     @abstractmethod
     def _calls(
         self, method: str, client_ids: Sequence[int], arguments: tuple[Any, ...]
-    ) -> Iterator[tuple[int, Any]]:
+    ) -> Generator[tuple[int, Any], None, None]:
         """Yields each client's result or :class:`ClientError`, in any order."""
 
     def fit_round(
@@ -94,11 +95,13 @@ class ClientPool(ABC):
         attempts = dict.fromkeys(client_ids, 0)
         while waiting:
             again: list[int] = []
-            for chunk in self._fit_chunks(broadcast, waiting, order):
-                if chunk.partial is not None:
-                    total.merge(chunk.partial)
-                replies.update((reply.client_id, reply) for reply in chunk.replies)
-                again += self._judge(chunk.errors, attempts, dropped)
+            # Closed at once where the policy stops the run: nothing may go on behind its back.
+            with closing(self._fit_chunks(broadcast, waiting, order)) as chunks:
+                for chunk in chunks:
+                    if chunk.partial is not None:
+                        total.merge(chunk.partial)
+                    replies.update((reply.client_id, reply) for reply in chunk.replies)
+                    again += self._judge(chunk.errors, attempts, dropped)
             waiting = again
         self.policy.require_enough(len(replies), len(client_ids), f"round {round_index + 1}")
         return RoundResult(
@@ -124,12 +127,13 @@ class ClientPool(ABC):
         dropped: dict[int, ClientError] = {}
         while waiting:
             again: list[int] = []
-            for client_id, result in self._calls(method, waiting, arguments):
-                if isinstance(result, ClientError):
-                    again += self._judge((result,), attempts, dropped)
-                else:
-                    num_results += 1
-                    yield client_id, result
+            with closing(self._calls(method, waiting, arguments)) as results:
+                for client_id, result in results:
+                    if isinstance(result, ClientError):
+                        again += self._judge((result,), attempts, dropped)
+                    else:
+                        num_results += 1
+                        yield client_id, result
             waiting = again
         self.policy.require_enough(num_results, len(client_ids), method)
 
@@ -172,13 +176,13 @@ class SerialPool(ClientPool):
 
     def _fit_chunks(
         self, broadcast: FlatState, client_ids: Sequence[int], order: FitOrder
-    ) -> Iterator[FitChunk]:
+    ) -> Generator[FitChunk, None, None]:
         # One client a chunk: a failure is known, and progress shows, at once.
         for client_id in client_ids:
             yield self._worker.fit_chunk(broadcast, [client_id], order)
 
     def _calls(
         self, method: str, client_ids: Sequence[int], arguments: tuple[Any, ...]
-    ) -> Iterator[tuple[int, Any]]:
+    ) -> Generator[tuple[int, Any], None, None]:
         for client_id in client_ids:
             yield client_id, self._worker.call(method, client_id, *arguments)

@@ -156,7 +156,7 @@ def short_names(paths: Sequence[str]) -> dict[str, str]:
 
 
 def results_table(result: StudyResult, num_shown: int = 20) -> "Table":
-    """The best trials first, the baseline always, one column a setting; ``score`` is the metric in the title."""
+    """The baseline, then the best trials; one column a setting, the title names the score."""
     from rich import box
     from rich.table import Table
 
@@ -171,7 +171,7 @@ def results_table(result: StudyResult, num_shown: int = 20) -> "Table":
     table.add_column("trial", no_wrap=True)
     table.add_column("score", justify="right", no_wrap=True)
     for name in names.values():
-        table.add_column(name.replace("_", " "), justify="right")
+        table.add_column(name.replace("_", " "), justify="right", overflow="fold")
     for heading in ("epoch", "time", ""):
         table.add_column(heading, justify="right", no_wrap=True)
     ranked = sorted(result.trials, key=lambda trial: -(trial.score or -1.0))
@@ -185,7 +185,7 @@ def results_table(result: StudyResult, num_shown: int = 20) -> "Table":
             *values,
             epoch,
             format_seconds(trial.seconds),
-            "" if trial.status == "finished" else trial.status,
+            "" if trial.status == "finished" else trial.status.removesuffix(" early"),
             style=style,
         )
     return table
@@ -220,4 +220,4 @@ def _score(trial: TrialResult) -> str:
 
 
 def _value(value: Any) -> str:
-    return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    return "–" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -14,7 +14,7 @@ from dsfedmed_ray.learning.generator_upload import GeneratorUpload
 from dsfedmed_ray.learning.mask_sources import perturb_masks
 from dsfedmed_ray.models.generator import Generator
 from dsfedmed_ray.models.image_space import Condition
-from dsfedmed_ray.models.layout import Layout
+from dsfedmed_ray.models.layout import SMALLEST_COUNT, Layout
 from dsfedmed_ray.records import Sample
 from dsfedmed_ray.seeding import derive_seed, torch_generator
 
@@ -143,8 +143,8 @@ def shared_layout(
     images: Float[Tensor, "count 3 height width"],
     masks: Float[Tensor, "count structures height width"],
 ) -> Layout | None:
-    """The layout of the pairs as tuning sees them, mirrored or turned."""
-    if not generator.settings.layout:
+    """The layout of the pairs as tuning sees them, mirrored or turned; None of too few pairs."""
+    if not generator.settings.layout or len(images) < SMALLEST_COUNT:
         return None
     kind = generator.settings.augmentation
     if kind == "dihedral":

@@ -74,11 +74,15 @@ class GeneratorUpload:
         )
 
     def save(self, path: Path) -> None:
-        """Writes one safetensors file."""
-        from safetensors.numpy import save_file
+        """Writes one safetensors file.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        from safetensors.numpy import save
 
         arrays = {name: np.ascontiguousarray(value) for name, value in self.arrays().items()}
-        save_file(arrays, path)
+        path.write_bytes(save(arrays))
 
     @classmethod
     def load(cls, path: Path) -> "GeneratorUpload":

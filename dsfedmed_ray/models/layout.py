@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 GRID = 16
+SMALLEST_COUNT = 4
+"""Pairs below which there is no layout: a mean of fewer would show them."""
 SMALLEST_FACTOR = 0.1
 """Deviations are lowered to a tenth at most, so that no place is frozen."""
 

@@ -62,7 +62,16 @@ def test_masks_that_leave(
     assert upload.masks.shape == (count, 32, 32, 1)
     assert np.array_equal(upload.masks, own) == (masks == "client")
     assert upload.style.shape == (5, 48)
-    assert set(upload.parts()) == {"controlnet", "style"} | ({"masks"} if count else set())
+    assert set(upload.parts()) == {"controlnet", "style", "layout"} | (
+        {"masks"} if count else set()
+    )
+
+
+def test_few_pairs_share_no_layout(toy_config: Make, pairs: Sequence[Sample]) -> None:
+    """A mean over three images would show them."""
+    upload = tune_generator(toy_config().build(), pairs[:3], seed=0)
+    assert upload.layout == {}
+    assert "layout" not in upload.parts()
 
 
 def test_low_rank_upload_is_smaller(toy_config: Make, pairs: Sequence[Sample]) -> None:
@@ -82,6 +91,8 @@ def test_upload_file(toy_config: Make, pairs: Sequence[Sample], tmp_path: Path) 
     assert read.final_loss == pytest.approx(upload.final_loss)
     assert read.masks.shape == upload.masks.shape
     assert all(np.array_equal(v, read.controlnet[k]) for k, v in upload.controlnet.items())
+    assert all(np.array_equal(v, read.layout[k]) for k, v in upload.layout.items())
+    assert set(read.layout) == {"mean", "factor", "spectrum"}
     with pytest.raises(CheckpointError, match=r"upload lacks \['final_loss', 'style'\]"):
         GeneratorUpload.from_arrays({"masks": upload.masks})
     path.write_bytes(b"damaged")

@@ -35,7 +35,7 @@ class TrialResult:
         num_epochs: planned.
         stages_run: stages that this trial ran itself; the others came from the stage store.
         seconds: wall time, of its last start if it was interrupted.
-        overhead_seconds: of these, outside rounds, epochs and jobs.
+        overhead_seconds: of these, outside the stages that it ran: imports, models, look-ups.
         error: of a failed trial, one line.
     """
 

@@ -1,8 +1,8 @@
 """One trial: a run without its tests, whose rounds or epochs are reported as they end."""
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -99,18 +99,25 @@ class TrialProgress(LineProgress):
         self._report = report
         self._stages_run: list[str] = []
         self._started = time.monotonic()
-        self._work_seconds = 0.0
+        self._stage_seconds = 0.0
+        self._stage_started: float | None = None
         self._num_reported = 0
 
-    def stage(self, name: str, total: int) -> AbstractContextManager[object]:
-        """Notes that this trial itself runs a stage."""
+    @contextmanager
+    def stage(self, name: str, total: int) -> Iterator[None]:
+        """Notes that this trial itself runs a stage, and how long."""
         self._stages_run.append(name)
-        return super().stage(name, total)
+        self._stage_started = time.monotonic()
+        try:
+            with super().stage(name, total):
+                yield
+        finally:
+            self._stage_seconds += time.monotonic() - self._stage_started
+            self._stage_started = None
 
     def advance(self, record: ProgressRecord) -> None:
         """Reports the stage's newest line."""
         super().advance(record)
-        self._work_seconds += record.seconds
         if record.stage == self._stage:
             for values in self._values()[self._num_reported :]:
                 self._num_reported += 1
@@ -136,7 +143,9 @@ class TrialProgress(LineProgress):
         """What there is to report, one dictionary a validated round or epoch."""
         found: list[dict[str, Any]] = []
         best = float("-inf")
-        seconds = time.monotonic() - self._started
+        now = time.monotonic()
+        seconds = now - self._started
+        running = 0.0 if self._stage_started is None else now - self._stage_started
         for line in read_json_lines(self._directory.rounds):
             if line["stage"] != self._stage or "validation_dice" not in line["values"]:
                 continue
@@ -149,7 +158,7 @@ class TrialProgress(LineProgress):
                     "num_epochs": line["total"],
                     "stages_run": list(self._stages_run),
                     "seconds": seconds,
-                    "overhead_seconds": seconds - self._work_seconds,
+                    "overhead_seconds": seconds - self._stage_seconds - running,
                 }
             )
         return found

@@ -134,6 +134,8 @@ class DyingBuilder(HospitalBuilder):
 
 @pytest.mark.ray
 @pytest.mark.chaos
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("four_cpus")
 def test_dying_workers_change_no_byte(
     train: Callable[..., Trained], undisturbed: Trained, tmp_path: Path

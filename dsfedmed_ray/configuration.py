@@ -1,9 +1,11 @@
 """From files in ``conf/`` and overrides to an :class:`~dsfedmed_ray.experiment.Experiment`."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dsfedmed_ray.configuration_check import check_settings, check_value
 from dsfedmed_ray.errors import ConfigurationError, DSFedMedError
 
 if TYPE_CHECKING:
@@ -30,16 +32,44 @@ def compose(overrides: Sequence[str]) -> "DictConfig":
     Raises:
         ConfigurationError: an override names what does not exist or cannot be read.
     """
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
-            return hydra_compose("config", overrides=list(overrides))
+        return _composed(overrides)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigurationError(_one_line(error)) from error
+        unknown = re.match(r"Could not override '([^']+)'", str(error))
+        if unknown is None:
+            raise ConfigurationError(_one_line(error)) from error
+        raise ConfigurationError(_unknown_key(unknown[1], overrides)) from error
+    except ValueError as error:  # a group set to a number or null
+        raise ConfigurationError(f"{' '.join(overrides)}: {_one_line(error)}") from error
+
+
+def _composed(overrides: Sequence[str]) -> "DictConfig":
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+
+    with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
+        return hydra_compose("config", overrides=list(overrides))
+
+
+def _unknown_key(key: str, overrides: Sequence[str]) -> str:
+    """Says which part of a key exists and what could follow it."""
+    node: Any = _composed([item for item in overrides if _key(item) in ("data", "method", "size")])
+    known: list[str] = []
+    for name in key.split("."):
+        if not hasattr(node, "keys") or name not in node:
+            break
+        node = node[name]
+        known.append(name)
+    names = sorted(str(name) for name in node if name != "_target_") if node else []
+    where = ".".join(known) or "the configuration"
+    return f"{key} is not a key; {where} has: {', '.join(names)}"
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
 
 
 def build_experiment(config: "DictConfig") -> "Experiment":
@@ -52,40 +82,45 @@ def build_experiment(config: "DictConfig") -> "Experiment":
 
     from dsfedmed_ray.experiment import Experiment
 
-    missing = sorted(OmegaConf.missing_keys(config))
-    if missing:
-        raise ConfigurationError(
-            f"{missing[0]} is required; set {missing[0]}=VALUE on the command line"
-        )
     parts = ("data", "split", "foundation", "lightweight", "generator", "method", "runtime")
-    resolved = _resolved(config)
+    values = _resolved(config)
+    for key, hint in (("seed", int), ("resume", bool), ("store", dict)):
+        check_value(key, values[key], hint)
+    for part in parts:
+        check_settings(part, values[part])
+    run_dir = values["run"]["dir"]
+    # A resumed run is the same run, so ``resume`` does not belong to the configuration it keeps.
+    kept = {key: value for key, value in values.items() if key != "resume"}
     return Experiment(
-        seed=config.seed,
-        resume=config.resume,
-        run_dir=None if config.run.dir is None else Path(config.run.dir),
-        store_dir=Path(config.store.dir),
-        resolved=resolved,
-        **{part: _instantiated(config[part], part) for part in parts},
+        seed=values["seed"],
+        resume=values["resume"],
+        run_dir=None if run_dir is None else Path(str(run_dir)),
+        store_dir=Path(str(values["store"]["dir"])),
+        resolved=OmegaConf.to_yaml(OmegaConf.create(kept)),
+        **{part: _instantiated(values[part], part) for part in parts},
     )
 
 
-def _resolved(config: "DictConfig") -> str:
-    """The configuration as YAML; ``resume`` is left out, so that a resumed run is the same run."""
+def _resolved(config: "DictConfig") -> dict[str, Any]:
+    """The configuration as plain values, interpolations replaced."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        container: Any = OmegaConf.to_container(config, resolve=True)
+        missing = sorted(OmegaConf.missing_keys(config))
+        values: Any = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigurationError(_one_line(error)) from error
-    container.pop("resume")
-    return OmegaConf.to_yaml(OmegaConf.create(container))
+    if missing:
+        raise ConfigurationError(
+            f"{missing[0]} is required; set {missing[0]}=VALUE on the command line"
+        )
+    return dict(values)
 
 
 def _instantiated(node: Any, part: str) -> Any:
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
-    from omegaconf.errors import OmegaConfBaseException
 
     try:
         return instantiate(node, _convert_="all")
@@ -95,10 +130,9 @@ def _instantiated(node: Any, part: str) -> Any:
         if isinstance(cause, DSFedMedError):
             raise cause from error
         raise ConfigurationError(f"{part}: {_one_line(cause or error)}") from error
-    except OmegaConfBaseException as error:
-        raise ConfigurationError(f"{part}: {_one_line(error)}") from error
 
 
 def _one_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return "; ".join(lines[:2]) if lines else type(error).__name__
+    """A library's message without its line breaks and without the list of searched folders."""
+    words = str(error).partition("Config search path:")[0].split()
+    return " ".join(words) or type(error).__name__

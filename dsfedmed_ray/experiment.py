@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from dsfedmed_ray.data.splits import LeaveOneSiteOut, SplitFederation
-from dsfedmed_ray.errors import RunDirectoryError
+from dsfedmed_ray.errors import ConfigurationError, RunDirectoryError
 from dsfedmed_ray.final_scores import final_summary
 from dsfedmed_ray.methods.method import Method, RunContext
 from dsfedmed_ray.methods.resumable import StopRequest
 from dsfedmed_ray.models.segmenter import SegmenterConfig
+from dsfedmed_ray.models.weights import save_weights
 from dsfedmed_ray.progress import Progress
 from dsfedmed_ray.run_directory import RunDirectory, write_atomically
 from dsfedmed_ray.runtime.engine import RuntimeConfig, open_engine
+from dsfedmed_ray.runtime.foundation_server import FoundationServer, FoundationSettings
 from dsfedmed_ray.runtime.journal import Journal
 from dsfedmed_ray.runtime.stage_store import StageStore
 from dsfedmed_ray.summary import write_summary
@@ -82,8 +83,8 @@ def run(
     started = time.perf_counter()
     split = experiment.split.apply(experiment.data.build())
     _check_models(experiment, split)
-    directory = _opened(experiment)
-    with _context(experiment, split, directory, progress, stop or StopRequest()) as context:
+    with _context(experiment, split, progress, stop or StopRequest()) as context:
+        directory = context.directory
         progress.note(f"run directory: {directory.root}")
         result = experiment.method.run(context)
         scored = time.perf_counter()
@@ -94,29 +95,42 @@ def run(
             "total": time.perf_counter() - started,
         }
         summary["versions"] = _versions()
-        directory.lightweight_model.parent.mkdir(exist_ok=True)
-        state = {name: value.contiguous() for name, value in result.lightweight.items()}
-        write_atomically(directory.lightweight_model, lambda path: save_file(state, path))
+        write_atomically(
+            directory.lightweight_model, lambda path: save_weights(result.lightweight, path)
+        )
         write_summary(directory.summary, summary)
     return directory
 
 
 def _check_models(experiment: Experiment, split: SplitFederation) -> None:
-    """Builds the lightweight model once, so that a wrong size is known before anything runs."""
+    """Builds the method's models once: wrong sizes and weights are known before anything runs."""
     experiment.lightweight.build(
         num_structures=len(split.federation.structures),
         image_size=split.federation.image_size,
         seed=experiment.seed,
     )
+    if experiment.method.uses_foundation:
+        settings = FoundationSettings(
+            model=experiment.foundation,
+            split=split,
+            seed=experiment.seed,
+            embeddings_folder=experiment.store_dir,
+        )
+        FoundationServer(settings)
 
 
-def _opened(experiment: Experiment) -> RunDirectory:
-    """Makes the run directory, or opens it to resume.
+def _run_directory(experiment: Experiment) -> RunDirectory:
+    """The run directory, checked and not made yet.
 
     Raises:
+        ConfigurationError: ``resume`` is set and ``run.dir`` is not.
         RunDirectoryError: it exists and ``resume`` is not set, or belongs to another
             configuration.
     """
+    if experiment.resume and experiment.run_dir is None:
+        raise ConfigurationError(
+            "resume=true goes on in the run directory that run.dir names; give run.dir=PATH too"
+        )
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     directory = RunDirectory(
         experiment.run_dir or Path("runs") / f"{stamp}-{experiment.method.name}"
@@ -134,8 +148,6 @@ def _opened(experiment: Experiment) -> RunDirectory:
                 f"run directory {directory.root} belongs to another configuration; resume it with "
                 f"the settings in {directory.config}, or choose another run.dir"
             )
-        return directory
-    write_atomically(directory.config, lambda path: _write_text(path, experiment.resolved))
     return directory
 
 
@@ -165,22 +177,24 @@ def train(
     """
     split = experiment.split.apply(experiment.data.build())
     _check_models(experiment, split)
-    directory = _opened(experiment)
-    with _context(experiment, split, directory, progress, stop or StopRequest()) as context:
+    with _context(experiment, split, progress, stop or StopRequest()) as context:
         experiment.method.run(context)
-    return directory
+    return context.directory
 
 
 @contextmanager
 def _context(
     experiment: Experiment,
     split: SplitFederation,
-    directory: RunDirectory,
     progress: Progress,
     stop: StopRequest,
 ) -> Iterator[RunContext]:
     note: Callable[[str], None] = progress.note
+    directory = _run_directory(experiment)
     with open_engine(experiment.runtime, split.num_clients, note) as engine:
+        # Made last: what the user or the cluster refuses leaves nothing behind.
+        if not directory.config.exists():
+            write_atomically(directory.config, lambda path: _write_text(path, experiment.resolved))
         context = RunContext(
             seed=experiment.seed,
             split=split,

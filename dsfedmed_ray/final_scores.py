@@ -7,10 +7,12 @@ import torch
 
 from dsfedmed_ray.accounting.communication import Ledger, read_transfers
 from dsfedmed_ray.accounting.inference import measure_inference_ms
+from dsfedmed_ray.errors import FoundationLostError
 from dsfedmed_ray.evaluation.evaluator import score, site_metrics
 from dsfedmed_ray.evaluation.pictures import draw_predictions, median_prediction
 from dsfedmed_ray.methods.dsfedmed import measure_synthesis, synthesize
 from dsfedmed_ray.methods.method import MethodResult, RunContext, broadcast_transfers, layout_of
+from dsfedmed_ray.methods.resumable import MAX_FOUNDATION_LOSSES
 from dsfedmed_ray.models.segmenter import Segmenter, State
 from dsfedmed_ray.records import SegmentationScores
 from dsfedmed_ray.run_directory import copy_atomically
@@ -36,12 +38,7 @@ def final_summary(context: RunContext, result: MethodResult, method: str) -> Any
     size = context.split.federation.image_size
     inference_ms = {"lightweight": measure_inference_ms(model, size, device=device).median_ms}
     if result.foundation is not None:
-        server = context.foundation_server()
-        server.call("load_trainable_state", result.foundation).result()
-        metrics["foundation"] = _groups(
-            context, lambda sites: server.call("evaluate", tuple(sites), "test").result()
-        )
-        inference_ms["foundation"] = server.call("inference_time").result().median_ms
+        metrics["foundation"], inference_ms["foundation"] = _foundation(context, result.foundation)
     baselines: dict[str, dict[str, Any]] = {
         name: {"lightweight": _groups(context, _lightweight(context, model, state))}
         for name, state in result.rows.items()
@@ -79,6 +76,28 @@ def _lightweight(context: RunContext, model: Segmenter, state: State) -> Evaluat
         }
 
     return evaluate
+
+
+def _foundation(context: RunContext, state: State) -> tuple[dict[str, dict[str, Scores]], float]:
+    """Scores and milliseconds an image; both start again when the model's process dies."""
+    server = context.foundation_server()
+
+    def evaluate(sites: Sequence[str]) -> dict[str, SegmentationScores]:
+        scores: dict[str, SegmentationScores] = server.call("evaluate", sites, "test").result()
+        return scores
+
+    losses = 0
+    while True:
+        try:
+            server.call("load_trainable_state", state).result()
+            groups = _groups(context, evaluate)
+            return groups, server.call("inference_time").result().median_ms
+        except FoundationLostError:
+            losses += 1
+            if losses > MAX_FOUNDATION_LOSSES:
+                raise
+            context.progress.note("the foundation model's process died; it is scored again")
+            server.replace()
 
 
 def _groups(context: RunContext, evaluate: Evaluate) -> dict[str, dict[str, Scores]]:

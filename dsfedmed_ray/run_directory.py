@@ -30,7 +30,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         os.close(handle)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     temporary = Path(name)
     try:
         write(temporary)
@@ -38,12 +38,13 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
             os.fsync(written.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _unwritable(path: Path, error: OSError) -> RunDirectoryError:
+def unwritable(path: Path, error: OSError) -> RunDirectoryError:
+    """The error of a file that the run directory cannot take."""
     return RunDirectoryError(
         f"cannot write {path}: {error.strerror or error}; "
         "free space or choose another folder with run.dir=PATH"

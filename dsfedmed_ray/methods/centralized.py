@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from dsfedmed_ray.errors import ConfigurationError
 from dsfedmed_ray.evaluation.evaluator import score
@@ -18,6 +18,7 @@ from dsfedmed_ray.learning.segmentation_training import (
 from dsfedmed_ray.methods.best_state import BestState
 from dsfedmed_ray.methods.method import MODEL_FILE, MethodResult, RunContext
 from dsfedmed_ray.methods.resumable import UnitResult
+from dsfedmed_ray.models.weights import save_weights
 from dsfedmed_ray.seeding import named_torch_stream, torch_generator
 
 STAGE = "train_centralized"
@@ -106,7 +107,7 @@ class CentralizedEpochs:
 
     def save_best(self, folder: Path) -> None:
         """Writes the best state."""
-        save_file({k: v.contiguous() for k, v in self._best.state.items()}, folder / MODEL_FILE)
+        save_weights(self._best.state, folder / MODEL_FILE)
 
     def _validated(self) -> float:
         self._model.eval()
@@ -125,8 +126,9 @@ class CentralizedEpochs:
 def train_centralized(context: RunContext, schedule: CentralizedTraining, folder: Path) -> None:
     """Trains the lightweight model on pooled pairs and writes it to ``folder``."""
     epochs = CentralizedEpochs(context, schedule)
-    context.unit_loop(STAGE).run(STAGE, schedule.epochs, epochs)
-    epochs.save_best(folder)
+    context.unit_loop(STAGE).run(
+        STAGE, schedule.epochs, epochs, finish=lambda: epochs.save_best(folder)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +140,7 @@ class Centralized:
         name: the row's name.
     """
 
+    uses_foundation: ClassVar[bool] = False
     centralized: CentralizedTraining
     name: str = "centralized"
 

@@ -5,9 +5,9 @@ FedSAM, FedMSA, FedU-Net, FednnU-Net and FedTinySAM are this file over another s
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from dsfedmed_ray.errors import ConfigurationError
 from dsfedmed_ray.learning.segmentation_training import SegmentationTraining
@@ -22,6 +22,7 @@ from dsfedmed_ray.methods.method import (
     validation_dice,
 )
 from dsfedmed_ray.methods.resumable import UnitResult
+from dsfedmed_ray.models.weights import save_weights
 from dsfedmed_ray.records import Transfer
 from dsfedmed_ray.runtime.client import LocalTraining
 from dsfedmed_ray.runtime.client_pool import ClientPool, RoundResult
@@ -134,7 +135,7 @@ class FederatedRounds:
     def save_best(self, folder: Path) -> None:
         """Writes the best state, or the last one where nothing was validated."""
         state = self._best.state or self._layout.unflatten(self._state)
-        save_file({name: value.contiguous() for name, value in state.items()}, folder / MODEL_FILE)
+        save_weights(state, folder / MODEL_FILE)
 
     def _sampled(self, round_index: int) -> list[int]:
         population, wanted = self._context.split.num_clients, self._schedule.clients_per_round
@@ -195,8 +196,9 @@ class FederatedRounds:
 def train_federated(context: RunContext, schedule: FederatedTraining, folder: Path) -> None:
     """Stage 3: trains the lightweight model by federated averaging and writes it to ``folder``."""
     rounds = FederatedRounds(context, context.pool(schedule.local), schedule)
-    context.unit_loop(STAGE).run(STAGE, schedule.rounds, rounds)
-    rounds.save_best(folder)
+    context.unit_loop(STAGE).run(
+        STAGE, schedule.rounds, rounds, finish=lambda: rounds.save_best(folder)
+    )
 
 
 def federated_stage(context: RunContext, schedule: FederatedTraining) -> StageOutput:
@@ -218,6 +220,7 @@ class FedAvg:
         name: the row's name.
     """
 
+    uses_foundation: ClassVar[bool] = False
     federated: FederatedTraining
     name: str = "fedavg"
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from dsfedmed_ray.accounting.communication import payload_bytes
 from dsfedmed_ray.data.splits import SplitFederation
@@ -150,6 +150,7 @@ class RunContext:
             "precision": self.precision,
         }
         key = stage_key(name, {**common, **settings}, [stage.key for stage in inputs])
+        self.stop.raise_if_set(self.resume_hint)
         started = time.perf_counter()
         reused = self.store.find(key) is not None or not self._run_alone(name, key, run)
         folder = self.store.find(key)
@@ -270,9 +271,15 @@ class MethodResult:
 
 
 class Method(Protocol):
-    """A row of a comparison: a frozen configuration with a ``run``."""
+    """A row of a comparison: a frozen configuration with a ``run``.
+
+    Attributes:
+        name: the row's name.
+        uses_foundation: whether it needs the foundation model, which is then checked beforehand.
+    """
 
     name: str
+    uses_foundation: ClassVar[bool]
 
     def run(self, context: RunContext) -> MethodResult:
         """Runs the method; every file goes through the context."""

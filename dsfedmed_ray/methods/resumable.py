@@ -88,7 +88,13 @@ class UnitLoop:
     checkpoint_every: int = 1
 
     def run(
-        self, stage: str, total: int, work: ResumableWork, recover: Callable[[], None] | None = None
+        self,
+        stage: str,
+        total: int,
+        work: ResumableWork,
+        *,
+        finish: Callable[[], None],
+        recover: Callable[[], None] | None = None,
     ) -> None:
         """Runs all units that are not done yet.
 
@@ -96,6 +102,7 @@ class UnitLoop:
             stage: its name.
             total: planned units.
             work: does them.
+            finish: saves the result; what may lose the foundation process belongs in here.
             recover: replaces a lost foundation process; the stage then goes on from its newest
                 checkpoint.
 
@@ -107,6 +114,7 @@ class UnitLoop:
             for loss in range(MAX_FOUNDATION_LOSSES + 1):
                 try:
                     self._run_from_checkpoint(stage, total, work)
+                    finish()
                     return
                 except FoundationLostError:
                     if recover is None or loss == MAX_FOUNDATION_LOSSES:

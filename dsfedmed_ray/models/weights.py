@@ -11,7 +11,7 @@ from zipfile import BadZipFile
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dsfedmed_ray.errors import CheckpointError
@@ -55,6 +55,18 @@ def load_into(module: nn.Module, state: State, *, what: str, ignore: Collection[
     given = {name: value for name, value in state.items() if name in own or name not in ignore}
     check_same_layout(own, given, what=what)
     module.load_state_dict(given)
+
+
+def save_weights(state: State, path: Path) -> None:
+    """Writes a state as ``.safetensors``.
+
+    Raises:
+        OSError: the disk is full; safetensors has an error of its own for it.
+    """
+    try:
+        save_file({name: value.contiguous() for name, value in state.items()}, path)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
 
 
 def file_sha256(path: Path) -> str:

@@ -51,7 +51,7 @@ class CheckpointFolder:
                 that were there are intact.
         """
         path = self._tensors(unit)
-        write_atomically(path, lambda temporary: torch.save(content, temporary))
+        write_atomically(path, lambda temporary: save_tensors(content, temporary))
         write_json(self._seal(unit), {"unit": unit, "sha256": _sha256(path)})
         for old in self._units()[NUM_KEPT:]:
             self._seal(old).unlink(missing_ok=True)
@@ -61,8 +61,7 @@ class CheckpointFolder:
         """The newest whole checkpoint; a damaged one is passed over with a note."""
         for unit in self._units():
             path = self._tensors(unit)
-            expected = json.loads(self._seal(unit).read_text(encoding="utf-8"))["sha256"]
-            if path.exists() and _sha256(path) == expected:
+            if path.exists() and _sha256(path) == self._sealed_sha256(unit):
                 content = torch.load(path, weights_only=True, map_location="cpu")
                 return Checkpoint(unit, content)
             self._note(
@@ -70,6 +69,13 @@ class CheckpointFolder:
                 "the work after the one before it is done again"
             )
         return None
+
+    def _sealed_sha256(self, unit: int) -> str | None:
+        try:
+            seal: dict[str, str] = json.loads(self._seal(unit).read_text(encoding="utf-8"))
+        except ValueError:  # a damaged seal seals nothing
+            return None
+        return seal.get("sha256")
 
     def _units(self) -> list[int]:
         """Units with a seal, newest first."""
@@ -81,6 +87,18 @@ class CheckpointFolder:
 
     def _seal(self, unit: int) -> Path:
         return self.folder / f"unit-{unit:06d}.json"
+
+
+def save_tensors(content: Any, path: Path) -> None:
+    """Writes with :func:`torch.save`.
+
+    Raises:
+        OSError: the disk is full; torch's own word for it is RuntimeError.
+    """
+    try:
+        torch.save(content, path)
+    except RuntimeError as error:
+        raise OSError(f"{str(error).splitlines()[0]} (is the disk full?)") from error
 
 
 def _sha256(path: Path) -> str:

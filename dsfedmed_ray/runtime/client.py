@@ -31,6 +31,7 @@ from dsfedmed_ray.models.generator import Generator
 from dsfedmed_ray.models.segmenter import SegmenterConfig
 from dsfedmed_ray.records import Sample
 from dsfedmed_ray.run_directory import write_atomically
+from dsfedmed_ray.runtime.checkpoints import save_tensors
 from dsfedmed_ray.runtime.client_program import FitOrder, FitResult
 from dsfedmed_ray.runtime.devices import role_device
 from dsfedmed_ray.seeding import derive_seed, named_torch_stream, torch_generator
@@ -241,7 +242,7 @@ class Hospital:
         folder = self._settings.state_folder / f"{client_id:07d}"
         state = optimizer.state_dict()
         path = folder / f"round-{round_index:06d}.pt"
-        write_atomically(path, lambda temporary: torch.save(state, temporary))
+        write_atomically(path, lambda temporary: save_tensors(state, temporary))
         # What a run wrote beyond the checkpoint that it now goes on from is not the newest state.
         states = self._states(client_id)
         later = [file for number, file in states if number > round_index]

@@ -3,9 +3,9 @@
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import ObjectLostError, RayActorError
 
-from dsfedmed_ray.errors import FoundationLostError
+from dsfedmed_ray.errors import FoundationLostError, WorkerLostError
 from dsfedmed_ray.runtime.demand import Demand
 from dsfedmed_ray.runtime.foundation_server import FoundationServer, FoundationSettings
 from dsfedmed_ray.runtime.pending import Pending
@@ -22,7 +22,12 @@ class _RayPending:
         try:
             return ray.get(self._ref)
         except RayActorError as error:
+            if error.actor_init_failed:  # it will not start the next time either
+                reason = str(error).strip().splitlines()[-1]
+                raise WorkerLostError(f"the foundation model cannot start: {reason}") from error
             raise FoundationLostError("the foundation model's process died") from error
+        except ObjectLostError as error:  # its node left before the result was fetched
+            raise FoundationLostError("the foundation model's node was lost") from error
 
 
 class RemoteFoundation:

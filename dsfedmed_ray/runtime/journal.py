@@ -6,25 +6,30 @@ after it is written again by the units that are done again.
 """
 
 import json
-import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from dsfedmed_ray.records import ProgressRecord, Transfer
-from dsfedmed_ray.run_directory import RunDirectory, write_atomically
+from dsfedmed_ray.run_directory import RunDirectory, unwritable, write_atomically
 
 _FILES = ("rounds.jsonl", "transfers.jsonl")
 
 
 class Journal:
-    """Appends to ``rounds.jsonl`` and ``transfers.jsonl`` of a run directory."""
+    """Appends to ``rounds.jsonl`` and ``transfers.jsonl`` of a run directory.
+
+    Every method raises a RunDirectoryError where the disk is full or the files cannot be written.
+    """
 
     def __init__(self, directory: RunDirectory) -> None:
         self._paths = {path.name: path for path in (directory.rounds, directory.transfers)}
         for path in self._paths.values():
-            path.touch()
+            try:
+                path.touch()
+            except OSError as error:
+                raise unwritable(path, error) from error
 
     def progress(self, record: ProgressRecord) -> None:
         """Appends a line to ``rounds.jsonl``."""
@@ -53,14 +58,17 @@ class Journal:
     def restore_stage(self, stage: str, folder: Path) -> None:
         """Replaces a stage's lines by those of its store folder, at the end of the files."""
         self.keep(stage, up_to_unit=-1)
-        for name, path in self._paths.items():
-            with (folder / name).open("rb") as source, path.open("ab") as target:
-                shutil.copyfileobj(source, target)
+        for name in self._paths:
+            self._append(name, _whole_lines(folder / name))
 
     def _append(self, name: str, lines: Iterable[dict[str, Any]]) -> None:
         text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
-        with self._paths[name].open("a", encoding="utf-8") as target:
-            target.write(text)
+        path = self._paths[name]
+        try:
+            with path.open("a", encoding="utf-8") as target:
+                target.write(text)
+        except OSError as error:
+            raise unwritable(path, error) from error
 
 
 def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -42,6 +42,7 @@ class Placement:
     """
 
     def __init__(self, what: str, demands: Sequence[Demand]) -> None:
+        require_possible(what, demands)
         self._demands = list(demands)
         bundles = [demand.bundle() for demand in demands]
         self._bundle_of: dict[int, int] = {}
@@ -91,7 +92,17 @@ def keep_data_inside(context: "DataContext") -> None:
         context.scheduling_strategy_large_args = strategy
 
 
-def _reserve(what: str, bundles: list[dict[str, float]]) -> PlacementGroup:
+def require_possible(what: str, demands: Sequence[Demand]) -> None:
+    """Checks that the cluster, empty, could hold a group of actors.
+
+    Args:
+        what: names the group in messages.
+        demands: one an actor, ``auto`` resolved.
+
+    Raises:
+        ResourceError: it never can.
+    """
+    bundles = [demand.bundle() for demand in demands]
     total: dict[str, float] = {}
     for bundle in bundles:
         for name, amount in bundle.items():
@@ -104,10 +115,15 @@ def _reserve(what: str, bundles: list[dict[str, float]]) -> PlacementGroup:
                 f"{have.get(name, 0.0):g}; lower runtime.resources or runtime.num_workers, or add "
                 "nodes"
             )
+
+
+def _reserve(what: str, bundles: list[dict[str, float]]) -> PlacementGroup:
     group = placement_group(bundles, strategy="PACK")
     if not group.wait(PLACEMENT_SECONDS):
         remove_placement_group(group)
-        free = {name: f"{ray.available_resources().get(name, 0.0):g}" for name in total}
+        names = {name for bundle in bundles for name in bundle}
+        available = ray.available_resources()
+        free = {name: f"{available.get(name, 0.0):g}" for name in sorted(names)}
         raise ResourceError(
             f"{what} asked for {bundles[0]} x {len(bundles)} and were not placed within "
             f"{PLACEMENT_SECONDS:g} s; free now: {free}; other jobs hold the rest"

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,7 +23,7 @@ from dsfedmed_ray.runtime.engine import RuntimeConfig
 from dsfedmed_ray.runtime.foundation_actor import RemoteFoundation
 from dsfedmed_ray.runtime.foundation_server import FoundationSettings
 from dsfedmed_ray.runtime.pending import FoundationHandle
-from dsfedmed_ray.runtime.placement import Placement
+from dsfedmed_ray.runtime.placement import Placement, require_possible
 from dsfedmed_ray.runtime.ray_pool import RayPool
 from dsfedmed_ray.runtime.synthetic_store import generate_on_ray
 
@@ -60,13 +62,14 @@ def _connect(config: RuntimeConfig) -> None:
     if config.address is not None:
         _join(config.address, common)
         return
-    ray.init(
-        num_cpus=config.num_cpus,
-        num_gpus=config.num_gpus,
-        object_store_memory=config.object_store_bytes,
-        include_dashboard=False,
-        **common,
-    )
+    with _keeping_signal_handler():
+        ray.init(
+            num_cpus=config.num_cpus,
+            num_gpus=config.num_gpus,
+            object_store_memory=config.object_store_bytes,
+            include_dashboard=False,
+            **common,
+        )
 
 
 def _join(address: str, common: dict[str, Any]) -> None:
@@ -76,12 +79,26 @@ def _join(address: str, common: dict[str, Any]) -> None:
         ResourceError: nobody answers, the token is wrong, or a version differs.
     """
     check_cluster(address)
-    ray.init(address=address, **common)
+    with _keeping_signal_handler():
+        ray.init(address=address, **common)
     try:
         check_project_version(__version__)
     except ResourceError:
         ray.shutdown()
         raise
+
+
+@contextmanager
+def _keeping_signal_handler() -> Iterator[None]:
+    """Takes SIGTERM back from ``ray.init``, whose own handler ends the process without saving."""
+    if threading.current_thread() is not threading.main_thread():  # Ray leaves it alone there
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class RayEngine:
@@ -91,6 +108,9 @@ class RayEngine:
         config: the placement.
         num_clients: clients of the federation.
         note: receives one line for each decision and each failure.
+
+    Raises:
+        ResourceError: the cluster can never hold the clients or the foundation model.
     """
 
     def __init__(self, config: RuntimeConfig, num_clients: int, note: Note) -> None:
@@ -113,6 +133,8 @@ class RayEngine:
             if resources.generator.num_gpus == "auto"
             else resources.generator
         )
+        require_possible("clients", [self._client_demand] * self._num_workers)
+        require_possible("the foundation model", [self._foundation_demand])
         kind = "one actor a client" if self._pinned else "virtual clients on a pool"
         note(
             f"Ray: {self._num_workers} client actors ({kind}), {cluster['CPU']:g} CPUs, "

@@ -7,12 +7,12 @@ value, so neither the repetition nor the order changes a bit of the result.
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import ObjectLostError, RayActorError
 
 from dsfedmed_ray.errors import WorkerLostError
 from dsfedmed_ray.learning.aggregation import FlatState
@@ -109,10 +109,11 @@ class RayPool(ClientPool):
         return [seat.actor for seat in self._seats]
 
     def close(self) -> None:
-        """Kills the actors; they hold nothing that is not on disk."""
+        """Kills the actors and releases their places; they hold nothing that is not on disk."""
         for seat in self._seats:
             ray.kill(seat.actor, no_restart=True)
         self._seats = []
+        self._placement.release()
 
     def _start(self, index: int) -> Any:
         options = self._placement.options(index)
@@ -121,7 +122,7 @@ class RayPool(ClientPool):
 
     def _fit_chunks(
         self, broadcast: FlatState, client_ids: Sequence[int], order: FitOrder
-    ) -> Iterator[FitChunk]:
+    ) -> Generator[FitChunk, None, None]:
         broadcast_ref = ray.put(broadcast)
         submit = lambda actor, ids: actor.fit_chunk.remote(broadcast_ref, ids, order)  # noqa: E731
         for outcome in self._dispatch(self._chunks(client_ids), submit):
@@ -135,7 +136,7 @@ class RayPool(ClientPool):
 
     def _calls(
         self, method: str, client_ids: Sequence[int], arguments: tuple[Any, ...]
-    ) -> Iterator[tuple[int, Any]]:
+    ) -> Generator[tuple[int, Any], None, None]:
         shared = [ray.put(argument) for argument in arguments]
         submit = lambda actor, ids: actor.call.remote(method, ids[0], *shared)  # noqa: E731
         for outcome in self._dispatch([_Task([i]) for i in client_ids], submit):
@@ -201,7 +202,7 @@ class RayPool(ClientPool):
         running = board.running.pop(ref)
         try:
             value = ray.get(ref)
-        except RayActorError as error:
+        except (RayActorError, ObjectLostError) as error:  # lost: its node left with the answer
             self._check_start(running.seat, error)
             self._replace(running.seat, board)
             if running.task is not None:
@@ -234,7 +235,7 @@ class RayPool(ClientPool):
         else:
             yield _Outcome(task.client_ids, None, reason)
 
-    def _check_start(self, seat: _Seat, error: RayActorError) -> None:
+    def _check_start(self, seat: _Seat, error: RayActorError | ObjectLostError) -> None:
         """A worker that cannot start will not start the next time either.
 
         Raises:
@@ -242,7 +243,8 @@ class RayPool(ClientPool):
                 row before it was ready.
         """
         seat.failed_starts = 0 if seat.started else seat.failed_starts + 1
-        if error.actor_init_failed or seat.failed_starts == MAX_FAILED_STARTS:
+        raised = isinstance(error, RayActorError) and error.actor_init_failed
+        if raised or seat.failed_starts == MAX_FAILED_STARTS:
             reason = str(error).strip().splitlines()[-1]
             raise WorkerLostError(f"worker {seat.index} cannot start: {reason}") from error
 

@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-
 from dsfedmed_ray.learning.foundation_adaptation import Adaptation
 from dsfedmed_ray.methods.method import FOUNDATION_FILE, RunContext
 from dsfedmed_ray.methods.resumable import UnitResult
+from dsfedmed_ray.models.weights import save_weights
 from dsfedmed_ray.runtime.pending import FoundationHandle
 
 STAGE = "adapt_foundation"
@@ -41,6 +40,10 @@ class AdaptationEpochs:
         content: dict[str, Any] = self._foundation.call("progress_state").result()
         return content
 
+    def save(self, folder: Path) -> None:
+        """Writes the trained part of the foundation model."""
+        save_weights(self._foundation.call("trainable_state").result(), folder / FOUNDATION_FILE)
+
 
 def adapt_foundation(
     context: RunContext, synthetic: Path, config: Adaptation, folder: Path
@@ -48,6 +51,10 @@ def adapt_foundation(
     """Adapts the foundation model and writes its trained part to ``folder``."""
     foundation = context.foundation_server()
     epochs = AdaptationEpochs(foundation, synthetic, config)
-    context.unit_loop(STAGE).run(STAGE, config.epochs, epochs, recover=foundation.replace)
-    state = foundation.call("trainable_state").result()
-    save_file({k: v.contiguous() for k, v in state.items()}, folder / FOUNDATION_FILE)
+    context.unit_loop(STAGE).run(
+        STAGE,
+        config.epochs,
+        epochs,
+        finish=lambda: epochs.save(folder),
+        recover=foundation.replace,
+    )

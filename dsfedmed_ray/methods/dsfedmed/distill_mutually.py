@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from dsfedmed_ray.data.synthetic_samples import read_synthetic
@@ -29,6 +28,7 @@ from dsfedmed_ray.methods.method import (
 )
 from dsfedmed_ray.methods.resumable import UnitResult
 from dsfedmed_ray.models.segmenter import State
+from dsfedmed_ray.models.weights import save_weights
 from dsfedmed_ray.records import Transfer
 from dsfedmed_ray.runtime.client_pool import ClientPool
 from dsfedmed_ray.runtime.pending import FoundationHandle
@@ -133,10 +133,8 @@ class DistillationEpochs:
 
     def save(self, folder: Path) -> None:
         """Writes the best lightweight model and the foundation model after the last epoch."""
-        best = {name: value.contiguous() for name, value in self._best.state.items()}
-        save_file(best, folder / MODEL_FILE)
-        state = self._foundation.call("trainable_state").result()
-        save_file({k: v.contiguous() for k, v in state.items()}, folder / FOUNDATION_FILE)
+        save_weights(self._best.state, folder / MODEL_FILE)
+        save_weights(self._foundation.call("trainable_state").result(), folder / FOUNDATION_FILE)
 
     def _open_learner(self) -> PoolLearner:
         samples = read_synthetic(self._synthetic)
@@ -227,5 +225,10 @@ def distill_mutually(
         config=config,
         selection=selection,
     )
-    context.unit_loop(STAGE).run(STAGE, config.epochs, epochs, recover=foundation.replace)
-    epochs.save(folder)
+    context.unit_loop(STAGE).run(
+        STAGE,
+        config.epochs,
+        epochs,
+        finish=lambda: epochs.save(folder),
+        recover=foundation.replace,
+    )

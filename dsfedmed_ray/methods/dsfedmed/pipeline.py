@@ -6,7 +6,7 @@ rounds of stage 3 in a real deployment. Here they are run one after the other.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from safetensors.torch import load_file
 
@@ -46,6 +46,7 @@ class DSFedMed:
         name: the row's name.
     """
 
+    uses_foundation: ClassVar[bool] = True
     federated: FederatedTraining
     samples_per_client: int = 16
     adaptation: Adaptation = field(default_factory=Adaptation)

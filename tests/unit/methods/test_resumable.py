@@ -96,13 +96,17 @@ def here(tmp_path: Path) -> Surroundings:
     return Surroundings(tmp_path)
 
 
+def nothing() -> None:
+    """Most works have nothing to save at their end."""
+
+
 WHOLE = [(0, 1.0), (1, 3.0), (2, 6.0), (3, 10.0), (4, 15.0)]
 """Sums of 1, 2, 3, ..."""
 
 
 def test_an_undisturbed_run(here: Surroundings) -> None:
     work = Adding()
-    here.loop().run(STAGE, 5, work)
+    here.loop().run(STAGE, 5, work, finish=nothing)
     assert here.lines() == WHOLE
     assert here.transfers() == [0, 1, 2, 3, 4]
     assert work.total.item() == 15
@@ -114,9 +118,9 @@ def test_a_crash_in_any_unit_leaves_no_trace(
     crash: int, checkpoint_every: int, here: Surroundings
 ) -> None:
     with pytest.raises(KeyError):
-        here.loop(checkpoint_every).run(STAGE, 5, Adding({crash: KeyError()}))
+        here.loop(checkpoint_every).run(STAGE, 5, Adding({crash: KeyError()}), finish=nothing)
     resumed = Adding()
-    here.loop(checkpoint_every).run(STAGE, 5, resumed)
+    here.loop(checkpoint_every).run(STAGE, 5, resumed, finish=nothing)
     assert resumed.total.item() == 15
     assert here.lines() == WHOLE
     assert here.transfers() == [0, 1, 2, 3, 4]
@@ -132,11 +136,11 @@ def test_lines_without_their_checkpoint_are_written_again(here: Surroundings) ->
 
     here.on_advance = cut
     with pytest.raises(KeyError):
-        here.loop().run(STAGE, 5, Adding())
+        here.loop().run(STAGE, 5, Adding(), finish=nothing)
     assert len(here.lines()) == 3
     here.on_advance = lambda record: None
     resumed = Adding()
-    here.loop().run(STAGE, 5, resumed)
+    here.loop().run(STAGE, 5, resumed, finish=nothing)
     assert resumed.done == [2, 3, 4]
     assert here.lines() == WHOLE
     assert here.transfers() == [0, 1, 2, 3, 4]
@@ -152,18 +156,18 @@ def test_a_signal_saves_the_unit_and_ends_the_run(
 
     here.on_advance = signal
     with pytest.raises(InterruptedRunError, match=r"signal 15; go on with: resume=true"):
-        here.loop(checkpoint_every).run(STAGE, 5, Adding())
+        here.loop(checkpoint_every).run(STAGE, 5, Adding(), finish=nothing)
     here.stop.signal_number = None
     resumed = Adding()
-    here.loop(checkpoint_every).run(STAGE, 5, resumed)
+    here.loop(checkpoint_every).run(STAGE, 5, resumed, finish=nothing)
     assert resumed.done == [2, 3, 4]
     assert here.lines() == WHOLE
 
 
 def test_a_finished_stage_is_not_done_again(here: Surroundings) -> None:
-    here.loop().run(STAGE, 5, Adding())
+    here.loop().run(STAGE, 5, Adding(), finish=nothing)
     again = Adding()
-    here.loop().run(STAGE, 5, again)
+    here.loop().run(STAGE, 5, again, finish=nothing)
     assert again.done == []
     assert again.total.item() == 15
     assert here.lines() == WHOLE
@@ -171,10 +175,10 @@ def test_a_finished_stage_is_not_done_again(here: Surroundings) -> None:
 
 def test_a_stage_that_finishes_early_saves_its_last_unit(here: Surroundings) -> None:
     work = Adding(finishes_after=2)
-    here.loop(checkpoint_every=9).run(STAGE, 5, work)
+    here.loop(checkpoint_every=9).run(STAGE, 5, work, finish=nothing)
     assert work.done == [0, 1, 2]
     again = Adding(finishes_after=2)
-    here.loop(checkpoint_every=9).run(STAGE, 5, again)
+    here.loop(checkpoint_every=9).run(STAGE, 5, again, finish=nothing)
     assert again.done == []
     assert again.total.item() == 6
     assert here.lines() == WHOLE[:3]
@@ -183,7 +187,9 @@ def test_a_stage_that_finishes_early_saves_its_last_unit(here: Surroundings) -> 
 def test_a_lost_foundation_process_is_replaced(here: Surroundings) -> None:
     replaced = []
     work = Adding({3: FoundationLostError("died")})
-    here.loop(checkpoint_every=2).run(STAGE, 5, work, recover=lambda: replaced.append(1))
+    here.loop(checkpoint_every=2).run(
+        STAGE, 5, work, finish=nothing, recover=lambda: replaced.append(1)
+    )
     assert replaced == [1]
     assert work.done == [0, 1, 2, 2, 3, 4]
     assert work.total.item() == 15
@@ -203,10 +209,27 @@ def test_a_foundation_process_that_always_dies_ends_the_run(here: Surroundings) 
             raise FoundationLostError("died")
 
     with pytest.raises(FoundationLostError):
-        here.loop().run(STAGE, 5, Dying(), recover=lambda: replaced.append(1))
+        here.loop().run(STAGE, 5, Dying(), finish=nothing, recover=lambda: replaced.append(1))
     assert len(replaced) == MAX_FOUNDATION_LOSSES
 
 
 def test_a_stage_without_a_foundation_model_does_not_recover(here: Surroundings) -> None:
     with pytest.raises(FoundationLostError):
-        here.loop().run(STAGE, 5, Adding({0: FoundationLostError("died")}))
+        here.loop().run(STAGE, 5, Adding({0: FoundationLostError("died")}), finish=nothing)
+
+
+def test_a_foundation_process_lost_at_the_end_is_replaced_too(here: Surroundings) -> None:
+    """The result is fetched from it after the last unit; no unit is done again for that."""
+    saved: list[float] = []
+    losses = [FoundationLostError("died")]
+    work = Adding()
+
+    def save() -> None:
+        if losses:
+            raise losses.pop()
+        saved.append(work.total.item())
+
+    here.loop().run(STAGE, 5, work, finish=save, recover=lambda: None)
+    assert saved == [15]
+    assert work.done == [0, 1, 2, 3, 4]
+    assert here.lines() == WHOLE

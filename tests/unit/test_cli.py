@@ -1,0 +1,271 @@
+"""The command line: exit codes, and every user's mistake as one line that leaves nothing behind."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dsfedmed_ray import cli
+from dsfedmed_ray.cli import main
+from dsfedmed_ray.errors import InterruptedRunError, NonFiniteStateError
+
+TINY = [
+    "experiment=smoke",
+    "size=toy",
+    "method=fedavg",
+    "runtime.clients=serial",
+    "lightweight.channels=[4,8]",
+    "lightweight.num_res_units=0",
+]
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command that must end with exit code 2, one line and no new file; gives the line."""
+
+    def run(*arguments: str) -> str:
+        before = sorted(tmp_path.rglob("*"))
+        assert main(arguments) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        lines = captured.err.splitlines()
+        assert len(lines) == 1, captured.err
+        assert sorted(tmp_path.rglob("*")) == before
+        return lines[0].removeprefix("dsfedmed: error: ")
+
+    return run
+
+
+def sites(folder: Path, *names: str, num_pairs: int = 5) -> Path:
+    """A data set in the plain layout: grey images of 32 pixels, masks of 0 and 255."""
+    for name in names:
+        for part in ("images", "masks"):
+            (folder / name / part).mkdir(parents=True)
+        for number in range(num_pairs):
+            pixels = np.full((32, 32), 10 * number, np.uint8)
+            pixels[8:16, 8:16] = 255
+            Image.fromarray(pixels).save(folder / name / "images" / f"{number}.png")
+            Image.fromarray((pixels == 255) * np.uint8(255)).save(
+                folder / name / "masks" / f"{number}.png"
+            )
+    return folder
+
+
+def on(folder: Path, *more: str) -> list[str]:
+    """A run on that data set."""
+    return ["run", *TINY, "data=folder", f"data.root={folder}", *more]
+
+
+def test_help_answers_without_torch_or_ray() -> None:
+    """The whole of the package's weight stays away until a command needs it."""
+    code = (
+        "import sys\n"
+        "from dsfedmed_ray.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "heavy = {'torch', 'ray', 'hydra', 'monai', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert answer.returncode == 0, answer.stderr
+    for command in ("run", "report", "compare", "tune"):
+        assert command in answer.stdout
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["run", "--fast"], ["report"]])
+def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert "usage: dsfedmed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (NonFiniteStateError("the state holds NaN"), 1, "the run failed: the state holds NaN"),
+        (InterruptedRunError(2, "go on"), 130, "interrupted by signal 2; go on"),
+        (InterruptedRunError(15, "go on"), 143, "interrupted by signal 15; go on"),
+    ],
+)
+def test_exit_codes(
+    error: Exception,
+    code: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(cli, "_report", fail)
+    assert main(["report", "somewhere"]) == code
+    assert capsys.readouterr().err == f"dsfedmed: {said}\n"
+
+
+def test_unknown_experiment(refused: Callable[..., str]) -> None:
+    line = refused("run", "experiment=smok")
+    assert "experiment/smok" in line
+    assert "embedded quickstart smoke" in line
+
+
+def test_unknown_key(refused: Callable[..., str]) -> None:
+    assert refused("run", "speed=1").startswith("speed is not a key; the configuration has: data")
+
+
+def test_unknown_site(refused: Callable[..., str]) -> None:
+    line = refused("run", *TINY, "split.unseen_site=UCLH")
+    assert line == (
+        "unseen_site 'UCLH' is not a site of brain_sites; sites: t1_a, pd_a, t1_b, t2_a"
+    )
+
+
+@pytest.mark.parametrize("ratio", ["0", "1.5"])
+def test_selection_ratio(ratio: str, refused: Callable[..., str]) -> None:
+    line = refused("run", f"method.selection.ratio={ratio}")
+    assert line.startswith(f"method.selection.ratio is {ratio}; allowed: above 0 up to 1")
+
+
+def test_missing_root(refused: Callable[..., str]) -> None:
+    assert refused("run", *TINY, "data=folder") == (
+        "data.root is required; set data.root=VALUE on the command line"
+    )
+
+
+def test_root_that_is_no_folder(refused: Callable[..., str]) -> None:
+    assert "nowhere is not a folder; set data.root" in refused(*on(Path("nowhere")))
+
+
+def test_site_without_masks(tmp_path: Path, refused: Callable[..., str]) -> None:
+    root = sites(tmp_path / "set", "a", "b")
+    shutil.rmtree(root / "b" / "masks")
+    assert refused(*on(root)).startswith(f"site 'b' has no folder masks/ in {root / 'b'}; add it")
+
+
+def test_unpaired_image(tmp_path: Path, refused: Callable[..., str]) -> None:
+    root = sites(tmp_path / "set", "a", "b")
+    (root / "a" / "masks" / "3.png").unlink()
+    assert refused(*on(root)) == (
+        "site 'a' has images without mask: 3; images/ and masks/ must hold the same names"
+    )
+
+
+def test_mask_of_other_values(tmp_path: Path, refused: Callable[..., str]) -> None:
+    root = sites(tmp_path / "set", "a", "b")
+    mask = root / "a" / "masks" / "3.png"
+    Image.fromarray(np.arange(32 * 32).reshape(32, 32).astype(np.uint8)).save(mask)
+    line = refused(*on(root))
+    assert line.startswith(f"mask {mask} holds the values 0, 1, 2, 3, 4, 5, ...; allowed are 0 and")
+    assert line.endswith("threshold it or give each structure a channel")
+
+
+def test_mask_of_another_size(tmp_path: Path, refused: Callable[..., str]) -> None:
+    root = sites(tmp_path / "set", "a", "b")
+    mask = root / "a" / "masks" / "3.png"
+    Image.fromarray(np.zeros((20, 20), np.uint8)).save(mask)
+    line = refused(*on(root))
+    assert line.startswith(f"mask {mask} is 20 x 20 pixels and its image 32 x 32")
+    assert line.endswith("resample it")
+
+
+def test_truncated_image(tmp_path: Path, refused: Callable[..., str]) -> None:
+    root = sites(tmp_path / "set", "a", "b")
+    image = root / "b" / "images" / "2.png"
+    image.write_bytes(image.read_bytes()[:60])
+    line = refused(*on(root))
+    assert line.startswith(f"image {image} cannot be read: ")
+    assert line.endswith("replace the file, or remove image and mask")
+
+
+def test_empty_site(tmp_path: Path, refused: Callable[..., str]) -> None:
+    root = sites(tmp_path / "set", "a", "b")
+    sites(root, "c", num_pairs=0)
+    assert refused(*on(root)) == ("site 'c' of set has no images; add pairs or remove its folder")
+
+
+def test_one_site(tmp_path: Path, refused: Callable[..., str]) -> None:
+    root = sites(tmp_path / "set", "a")
+    assert refused(*on(root)) == ("set has 1 site (a), a federation needs at least two; add a site")
+
+
+def test_size_that_the_model_does_not_take(refused: Callable[..., str]) -> None:
+    line = refused("run", *TINY, "data.image_size=65")
+    assert "65" in line
+
+
+def test_run_directory_that_exists(tmp_path: Path, refused: Callable[..., str]) -> None:
+    (tmp_path / "mine").mkdir()
+    assert refused("run", *TINY, "run.dir=mine") == (
+        "run directory mine exists; choose another run.dir, or resume=true to go on with it"
+    )
+
+
+def test_resuming_needs_the_directory(refused: Callable[..., str]) -> None:
+    assert "give run.dir=PATH" in refused("run", *TINY, "resume=true")
+
+
+def test_resuming_another_configuration(tmp_path: Path, refused: Callable[..., str]) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.yaml").write_text("seed: 1\n")
+    line = refused("run", *TINY, "run.dir=mine", "resume=true")
+    assert line.startswith("run directory mine belongs to another configuration; resume it with")
+
+
+def test_weights_that_are_not_there(refused: Callable[..., str]) -> None:
+    line = refused("run", *_dsfedmed("foundation.weights=sam.pth"))
+    assert line == "no weights at 'sam.pth'; download them or mend the path"
+
+
+def test_weights_of_another_hash(tmp_path: Path, refused: Callable[..., str]) -> None:
+    torch.save({"weight": torch.ones(2)}, tmp_path / "sam.pth")
+    line = refused("run", *_dsfedmed("foundation.weights=sam.pth"))
+    assert line.startswith("weights 'sam.pth' have SHA-256 ")
+    assert line.endswith("or set sha256 to null to use weights of your own")
+
+
+def test_weights_of_another_shape(tmp_path: Path, refused: Callable[..., str]) -> None:
+    torch.save({"weight": torch.ones(2)}, tmp_path / "sam.pth")
+    line = refused("run", *_dsfedmed("foundation.weights=sam.pth", "foundation.sha256=null"))
+    assert "LiteMedSAM" in line
+
+
+def _dsfedmed(*more: str) -> list[str]:
+    return [item for item in TINY if item != "method=fedavg"] + ["foundation.input_size=64", *more]
+
+
+def test_report_on_what_is_no_run(tmp_path: Path, refused: Callable[..., str]) -> None:
+    assert refused("report", "nowhere") == ("nowhere is no folder; give the run directory of a run")
+    (tmp_path / "folder").mkdir()
+    line = refused("report", "folder")
+    assert "folder/summary.json" in line
+    assert "give the directory of a finished run" in line
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_resources_that_the_machine_will_never_have(refused: Callable[..., str]) -> None:
+    line = refused("run", *TINY, "runtime.clients=actors", "runtime.resources.client.num_gpus=64")
+    assert line.startswith("clients ask for 192 GPU in all (3 actors), the cluster has 0; lower")
+
+
+def test_a_run_from_the_first_line_to_the_last(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", *TINY, "schedule.rounds=1", "run.dir=mine", "store.dir=store"]) == 0
+    captured = capsys.readouterr()
+    assert "round 1/1  clients 3/3" in captured.err
+    assert "run directory  mine" in captured.out
+    assert (tmp_path / "mine" / "report.html").exists()
+    assert main(["report", "mine"]) == 0
+    assert "FedAvg" in capsys.readouterr().out

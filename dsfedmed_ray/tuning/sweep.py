@@ -4,6 +4,7 @@ Ray Tune stores its callbacks with the experiment and brings back old ones on re
 callback holds nothing; it speaks to the sweep that this process is running.
 """
 
+import re
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -110,10 +111,10 @@ def _said(values: Mapping[str, Any]) -> str:
 
 
 def _one_line(error: BaseException | None) -> str:
-    """The trial's own words, without the traceback that Ray wraps them in."""
+    """The error's name and words, without the traceback that Ray wraps them in."""
     cause = getattr(error, "cause", None) or error
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    return lines[-1] if lines else type(cause).__name__
+    return re.sub(r"^(\w+\.)+", "", lines[-1]) if lines else type(cause).__name__
 
 
 _current: ContextVar[Sweep] = ContextVar("sweep")

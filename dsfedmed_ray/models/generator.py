@@ -141,7 +141,8 @@ class Generator:
             prediction = self.predict(scheduler.scale_model_input(latents, step), steps, condition)
             if layout is not None:
                 signal = scheduler.alphas_cumprod[step.cpu()].to(latents)
-                prediction = limit_energy(prediction, latents, signal, layout.spectrum)
+                spectrum = layout.spectrum * self.settings.residual_energy
+                prediction = limit_energy(prediction, latents, signal, spectrum)
             latents = scheduler.step(prediction, step, latents).prev_sample
         return self.space.decode(latents, condition, grain)
 

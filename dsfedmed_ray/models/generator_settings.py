@@ -41,6 +41,9 @@ class GeneratorSettings:
         grain: strength of the noise that stands for detail the latents lose; 1 matches its energy.
         layout: whether clients also send what their images share at 16x16 places, which aligned
             scans need and slides do not use.
+        residual_energy: most energy of a latent channel in a synthetic image, as a part of what it
+            has in the client's images; below 1 draws calmer images than real ones. Needs the
+            layout.
         upload_dtype: number format of the uploaded parameters.
         precision: arithmetic; ``auto`` is bfloat16 where the device computes it natively.
     """
@@ -64,6 +67,7 @@ class GeneratorSettings:
     style_diversity: float = 0.0
     grain: float = 1.0
     layout: bool = True
+    residual_energy: float = 0.75
     upload_dtype: Literal["float16", "float32"] = "float16"
     precision: Precision = "auto"
 
@@ -84,7 +88,13 @@ class GeneratorSettings:
             _at_least_one(name, getattr(self, name))
         for name in ("colour_jitter", "style_diversity"):
             _within(name, getattr(self, name), 0.0, 1.0)
-        for name in ("perturbation", "weight_decay", "foreground_weight", "grain"):
+        for name in (
+            "perturbation",
+            "weight_decay",
+            "foreground_weight",
+            "grain",
+            "residual_energy",
+        ):
             _within(name, getattr(self, name), 0.0, 100.0)
         _within("ema_decay", self.ema_decay, 0.0, 0.99999)
         _within("learning_rate", self.learning_rate, 1e-8, 1.0)

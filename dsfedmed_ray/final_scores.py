@@ -10,6 +10,7 @@ from dsfedmed_ray.accounting.inference import measure_inference_ms
 from dsfedmed_ray.errors import FoundationLostError
 from dsfedmed_ray.evaluation.evaluator import score, site_metrics
 from dsfedmed_ray.evaluation.pictures import draw_predictions, median_prediction
+from dsfedmed_ray.methods import fedavg
 from dsfedmed_ray.methods.dsfedmed import measure_synthesis, synthesize
 from dsfedmed_ray.methods.method import MethodResult, RunContext, broadcast_transfers, layout_of
 from dsfedmed_ray.methods.resumable import MAX_FOUNDATION_LOSSES
@@ -49,6 +50,7 @@ def final_summary(context: RunContext, result: MethodResult, method: str) -> Any
     ledger = Ledger(read_transfers(context.directory.transfers))
     for row in baselines.values():
         row["inference_ms"] = inference_ms["lightweight"]
+        row["per_client_bytes"] = _rounds_alone(ledger)
     return {
         "method": method,
         "data": context.split.federation.name,
@@ -60,6 +62,13 @@ def final_summary(context: RunContext, result: MethodResult, method: str) -> Any
         "generator": result.generator_quality,
         "baselines": baselines,
     }
+
+
+def _rounds_alone(ledger: Ledger) -> float:
+    """Bytes a client of the federated rounds and the delivery: what plain averaging sends."""
+    stages = ledger.by_stage
+    sent = stages.get(fedavg.STAGE, 0) + stages.get(DELIVERY, 0)
+    return sent / max(len(ledger.by_client), 1)
 
 
 def _lightweight(context: RunContext, model: Segmenter, state: State) -> Evaluate:

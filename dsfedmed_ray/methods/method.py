@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+import torch
+
 from dsfedmed_ray.accounting.communication import payload_bytes
 from dsfedmed_ray.data.splits import SplitFederation
 from dsfedmed_ray.learning.aggregation import FlatState, StateLayout
@@ -148,6 +150,8 @@ class RunContext:
             "data": self.split.fingerprint(),
             "threads": self.threads,
             "precision": self.precision,
+            "device": self.server_device,
+            "torch": torch.__version__,
         }
         key = stage_key(name, {**common, **settings}, [stage.key for stage in inputs])
         self.stop.raise_if_set(self.resume_hint)

@@ -47,12 +47,14 @@ class SegmentationTraining:
     def __post_init__(self) -> None:
         if self.optimizer not in ("adam", "adamw", "sgd"):
             raise ConfigurationError(
-                f"method.federated.local.training.optimizer is {self.optimizer!r}; allowed: adam, adamw, sgd"
+                f"method.federated.local.training.optimizer is {self.optimizer!r}; "
+                "allowed: adam, adamw, sgd"
             )
         for name in ("epochs", "batch_size", "learning_rate", "positive_weight"):
             if not getattr(self, name) > 0:
                 raise ConfigurationError(
-                    f"method.federated.local.training.{name} is {getattr(self, name)}; it must be positive"
+                    f"method.federated.local.training.{name} is {getattr(self, name)}; "
+                    "it must be positive"
                 )
         if self.steps is not None and self.steps < 1:
             raise ConfigurationError(

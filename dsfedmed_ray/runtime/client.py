@@ -57,7 +57,8 @@ class LocalTraining:
     def __post_init__(self) -> None:
         if self.optimizer_state not in ("reset", "keep"):
             raise ConfigurationError(
-                f"method.federated.local.optimizer_state is {self.optimizer_state!r}; allowed: reset, keep"
+                f"method.federated.local.optimizer_state is {self.optimizer_state!r}; "
+                "allowed: reset, keep"
             )
 
 

@@ -68,7 +68,7 @@ def test_values_outside_their_range() -> None:
 
 
 def test_untrained_network_expects_the_foreground_prior() -> None:
-    """With the network's own output at 0, every probability is the prior: sigmoid(log(p/(1-p)))=p."""
+    """With the network's own output at 0, every probability is the prior."""
     model = UNetConfig(channels=(4, 8), foreground_prior=0.2).build(
         num_structures=1, image_size=32, seed=0
     )

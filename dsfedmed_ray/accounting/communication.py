@@ -98,7 +98,10 @@ def payload_bytes(payload: Any) -> int:
     stream = _CountingStream()
     buffers: list[pickle.PickleBuffer] = []
     pickle.Pickler(stream, protocol=5, buffer_callback=buffers.append).dump(payload)
-    return stream.num_bytes + sum(buffer.raw().nbytes for buffer in buffers)
+    views = [buffer.raw() for buffer in buffers]
+    # Pickle marks a read-only buffer with a byte more. What Ray delivered is read-only, and the
+    # same upload must count the same before and after it travelled.
+    return stream.num_bytes + sum(view.nbytes - view.readonly for view in views)
 
 
 class _CountingStream:

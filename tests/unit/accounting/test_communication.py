@@ -102,3 +102,12 @@ def test_equals_what_ray_pickles(payload: Any) -> None:
 def test_array_costs_its_own_bytes() -> None:
     """50,000 float32 are 200,000 bytes; the description of dtype and shape is under 200."""
     assert 200_000 < payload_bytes(PAYLOADS["flat state"]) < 200_200
+
+
+def test_a_received_payload_counts_as_when_it_was_sent() -> None:
+    """Arrays that came through Ray are read-only."""
+    sent = {"weight": np.ones(5, np.float32), "bias": np.ones(2, np.float32)}
+    received = {name: value.copy() for name, value in sent.items()}
+    for value in received.values():
+        value.flags.writeable = False
+    assert payload_bytes(received) == payload_bytes(sent)

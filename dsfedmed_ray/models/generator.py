@@ -136,6 +136,7 @@ class Generator:
         latents = latents * float(self.scheduler.init_noise_sigma)
         scheduler = copy.deepcopy(self.scheduler)
         scheduler.set_timesteps(self.settings.num_inference_steps, device=self.device)
+        expected = None
         for step in scheduler.timesteps:
             steps = step.expand(len(seeds))
             prediction = self.predict(scheduler.scale_model_input(latents, step), steps, condition)
@@ -143,7 +144,11 @@ class Generator:
                 signal = scheduler.alphas_cumprod[step.cpu()].to(latents)
                 spectrum = layout.spectrum * self.settings.residual_energy
                 prediction = limit_energy(prediction, latents, signal, spectrum)
+                if expected is None:
+                    expected = signal.sqrt() * latents - (1 - signal).sqrt() * prediction
             latents = scheduler.step(prediction, step, latents).prev_sample
+        if expected is not None:
+            latents = expected + self.settings.variation * (latents - expected)
         return self.space.decode(latents, condition, grain)
 
     def _noise(self, what: str, seeds: Sequence[int], shape: tuple[int, ...]) -> Tensor:

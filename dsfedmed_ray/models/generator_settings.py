@@ -44,6 +44,8 @@ class GeneratorSettings:
         residual_energy: most energy of a latent channel in a synthetic image, as a part of what it
             has in the client's images; below 1 draws calmer images than real ones. Needs the
             layout.
+        variation: how far samples depart from the mean image of their condition, which is what
+            the network expects of pure noise; 1 is the diffusion's own. Needs the layout.
         upload_dtype: number format of the uploaded parameters.
         precision: arithmetic; ``auto`` is bfloat16 where the device computes it natively.
     """
@@ -68,6 +70,7 @@ class GeneratorSettings:
     grain: float = 1.0
     layout: bool = True
     residual_energy: float = 0.75
+    variation: float = 1.0
     upload_dtype: Literal["float16", "float32"] = "float16"
     precision: Precision = "auto"
 
@@ -94,6 +97,7 @@ class GeneratorSettings:
             "foreground_weight",
             "grain",
             "residual_energy",
+            "variation",
         ):
             _within(name, getattr(self, name), 0.0, 100.0)
         _within("ema_decay", self.ema_decay, 0.0, 0.99999)

@@ -30,7 +30,7 @@ FEATURES = (
     "chroma",
 )
 """Statistics of one region, in this order. ``deviation`` is the root mean square of the residual,
-``coarse`` of its part above 8 pixels, ``fine`` of what the latents cannot hold and ``chroma`` of its
+``coarse`` of its part above 8 pixels, ``fine`` of what the latents cannot hold, ``chroma`` of its
 colour; ``area`` and ``perimeter`` are fractions of the image's pixels. All are in [0, 1]."""
 
 NUM_FEATURES = len(FEATURES)

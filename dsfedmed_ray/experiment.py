@@ -211,6 +211,7 @@ def _context(
             checkpoint_every=experiment.runtime.checkpoint_every,
             threads=experiment.runtime.threads,
             precision=experiment.runtime.precision,
+            drops_clients=experiment.runtime.failures.on_client_error == "drop",
         )
         try:
             yield context

@@ -68,6 +68,8 @@ class RunContext:
         checkpoint_every: units between two checkpoints.
         threads: torch threads by role; they decide bits, so they are part of every stage's key.
         precision: of the foundation model's arithmetic; part of every stage's key as well.
+        drops_clients: whether failed clients are left out. A stage then depends on which clients
+            failed, so its result stays this run's own.
         stages: finished stages by name, filled as the run goes.
 
     The pool of clients and the foundation model's server start when a stage first needs them and
@@ -89,6 +91,7 @@ class RunContext:
     checkpoint_every: int = 1
     threads: Threads = field(default_factory=Threads)
     precision: Precision = "fp32"
+    drops_clients: bool = False
     stages: dict[str, StageOutput] = field(default_factory=dict)
     _pool: ClientPool | None = field(default=None, init=False)
     _foundation: FoundationHandle | None = field(default=None, init=False)
@@ -145,7 +148,7 @@ class RunContext:
             inputs: the stages it reads.
             run: writes the stage's files into the folder it is given.
         """
-        common = {
+        common: dict[str, Any] = {
             "seed": self.seed,
             "data": self.split.fingerprint(),
             "threads": self.threads,
@@ -153,6 +156,8 @@ class RunContext:
             "device": self.server_device,
             "torch": torch.__version__,
         }
+        if self.drops_clients:
+            common["run"] = self.directory.root.absolute()
         key = stage_key(name, {**common, **settings}, [stage.key for stage in inputs])
         self.stop.raise_if_set(self.resume_hint)
         started = time.perf_counter()

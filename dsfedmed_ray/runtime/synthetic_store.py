@@ -8,7 +8,7 @@ import pickle
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import pyarrow as pa
 import torch
 
 from dsfedmed_ray.data.synthetic_samples import to_table, write_synthetic
-from dsfedmed_ray.errors import WorkerLostError
+from dsfedmed_ray.errors import DSFedMedError, WorkerLostError
 from dsfedmed_ray.learning.generator_upload import GeneratorUpload
 from dsfedmed_ray.learning.image_generation import GenerationJob, run_job
 from dsfedmed_ray.runtime.demand import Demand
@@ -172,8 +172,10 @@ def _counting_files(folder: Path, on_job: Callable[[int], None]) -> Iterator[Non
             seen = index + 1
 
     def watch() -> None:
-        while not stop.wait(_POLL_SECONDS):
-            report()
+        # A report that raises (a signal came) is made again, and raises, in the caller's thread.
+        with suppress(DSFedMedError):
+            while not stop.wait(_POLL_SECONDS):
+                report()
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()

@@ -232,3 +232,12 @@ def children_of(ancestor: int) -> dict[int, str]:
         return process == ancestor
 
     return {process: title for process, title in titles.items() if is_below(process)}
+
+
+def test_stages_of_a_run_that_may_drop_clients_are_not_shared(run_tiny: Run) -> None:
+    """What they hold depends on who failed."""
+    run_tiny("fedavg", "method=fedavg", "runtime.clients=serial")
+    notes = Notes()
+    dropping = ["method=fedavg", "runtime.clients=serial", "runtime.failures.on_client_error=drop"]
+    run_tiny("dropping", *dropping, notes=notes)
+    assert not any("taken from the stage store" in note for note in notes.notes)

@@ -68,6 +68,7 @@ class SamSegmenter(FoundationSegmenter):
         trainable: what trains.
         fixed_statistics: whether trainable BatchNorms keep their running statistics too; then
             only their scales and shifts train, which suits small batches on pretrained weights.
+        logit_offset: added to every logit.
 
     Raises:
         ConfigurationError: a value is not allowed.
@@ -85,6 +86,7 @@ class SamSegmenter(FoundationSegmenter):
         scaling: Scaling,
         trainable: Trainable,
         fixed_statistics: bool,
+        logit_offset: float = 0.0,
     ) -> None:
         super().__init__()
         check_num_structures(num_structures)
@@ -96,6 +98,7 @@ class SamSegmenter(FoundationSegmenter):
         self.input_size = input_size
         self.scaling = scaling
         self.fixed_statistics = fixed_statistics
+        self.logit_offset = logit_offset
         self.first_trainable_stage = first_trainable_stage(self._encoder, trainable)
         self._choose_trainable(everything=trainable == "all")
 
@@ -146,7 +149,8 @@ class SamSegmenter(FoundationSegmenter):
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
         )
-        return resize(logits[:, : self.num_structures].float(), self.image_size)
+        logits = resize(logits[:, : self.num_structures].float(), self.image_size)
+        return logits + self.logit_offset
 
     def _scaled(self, images: Tensor) -> Tensor:
         images = resize(images, self.input_size)

@@ -10,7 +10,7 @@ import torch
 
 from dsfedmed_ray.errors import CheckpointError, ConfigurationError
 from dsfedmed_ray.models import litemedsam
-from dsfedmed_ray.models.litemedsam import LiteMedSAMConfig, packaged_weights
+from dsfedmed_ray.models.litemedsam import UNPROMPTED_OFFSET, LiteMedSAMConfig, packaged_weights
 from dsfedmed_ray.models.sam_segmenter import SamSegmenter
 
 
@@ -54,7 +54,9 @@ def test_same_numbers_as_the_reference_at_256_px() -> None:
     embedding, expected = model.embed(image), reference().image_encoder(image)
     torch.testing.assert_close(embedding, expected, atol=1e-4, rtol=1e-4)
     logits = reference_decode(expected, reference())
-    torch.testing.assert_close(model.decode(embedding), logits, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        model.decode(embedding) - UNPROMPTED_OFFSET, logits, atol=1e-3, rtol=1e-3
+    )
 
 
 @torch.no_grad()
@@ -135,3 +137,10 @@ def test_bad_values() -> None:
         build(130)
     with pytest.raises(ConfigurationError, match=r"litemedsam\.sha256 differs"):
         LiteMedSAMConfig(sha256=None)
+
+
+def test_offset_belongs_to_the_released_weights() -> None:
+    """They answer no prompt far below zero; random weights answer around zero and need none."""
+    assert LiteMedSAMConfig(weights="random", sha256=None)._offset() == 0.0
+    assert LiteMedSAMConfig()._offset() == UNPROMPTED_OFFSET
+    assert LiteMedSAMConfig(logit_offset=0.0)._offset() == 0.0

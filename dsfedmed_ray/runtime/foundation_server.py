@@ -20,7 +20,11 @@ from dsfedmed_ray.data.splits import SplitFederation
 from dsfedmed_ray.data.synthetic_samples import read_synthetic
 from dsfedmed_ray.errors import ConfigurationError
 from dsfedmed_ray.evaluation.evaluator import score
-from dsfedmed_ray.learning.foundation_adaptation import Adaptation, adapt_one_epoch
+from dsfedmed_ray.learning.foundation_adaptation import (
+    Adaptation,
+    adapt_one_epoch,
+    shift_to_prior,
+)
 from dsfedmed_ray.learning.mutual_distillation import Distillation, PoolLearner
 from dsfedmed_ray.models.precision import Precision, arithmetic, compute_dtype
 from dsfedmed_ray.models.segmenter import FoundationSegmenter, SegmenterConfig, State
@@ -96,7 +100,14 @@ class FoundationServer:
         return len(samples)
 
     def start_adaptation(self, config: Adaptation) -> None:
-        """Prepares stage 4 with a fresh optimiser."""
+        """Prepares stage 4 with a fresh optimiser, after :meth:`open_pool`."""
+        if config.start_at_prior:
+            self._model.eval()
+            with self._computing():
+                shift = shift_to_prior(
+                    self._model.decode, self._pool(), self._masks, config.batch_size
+                )
+            self._model.shift_logits(shift)
         parameters = [p for p in self._model.parameters() if p.requires_grad]
         self._optimizer = torch.optim.Adam(parameters, lr=config.learning_rate)
         self._adaptation = config

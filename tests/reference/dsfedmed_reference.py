@@ -40,6 +40,7 @@ class Settings:
     adaptation_epochs: int = 2  # stage 4
     adaptation_batch: int = 4
     adaptation_rate: float = 3e-4
+    clip: float = 1.0  # of gradient norms, in stages 4 and 5
     ratio: float = 0.5  # stage 5, the paper's rule of the highest scores
     reliability_weight: float = 0.5  # the paper's lambda
     every_epochs: int = 1
@@ -173,12 +174,22 @@ def adapt_foundation(
 ) -> None:
     """Supervised by the masks that the images were generated from."""
     optimizer = adam(big, s.adaptation_rate)
+    shift_to_prior(big, embeddings, masks)
     big.train()
     for epoch in range(s.adaptation_epochs):
         random = torch_generator(s.seed, "adapt_foundation", epoch)
         for rows in torch.randperm(len(masks), generator=random).split(s.adaptation_batch):
             logits = big.decode(embeddings[rows].float())  # [B, C, S, S]
-            step(optimizer, supervised_loss(logits, masks[rows]).mean())
+            step(optimizer, supervised_loss(logits, masks[rows]).mean(), clip=s.clip)
+
+
+@torch.no_grad()
+def shift_to_prior(big: FoundationSegmenter, embeddings: Tensor, masks: Tensor) -> None:
+    """Logits start at the log-odds of the masks' foreground, structure by structure."""
+    big.eval()
+    z = torch.cat([big.decode(batch.float()) for batch in embeddings.split(4)])  # [N, C, S, S]
+    share = masks.mean(dim=(0, 2, 3))
+    big.shift_logits(torch.log(share / (1 - share)) - z.mean(dim=(0, 2, 3)))
 
 
 # Stage 5: learnability-guided mutual distillation ----------------------------------------------
@@ -214,8 +225,8 @@ def distill_mutually(
             z_big = big.decode(embeddings[rows].float())  # [B, C, S, S]
             m = masks[rows]
             # Each model sees the other's logits as constants.
-            step(light_optimizer, distillation_loss(z_light, z_big.detach(), m, s))
-            step(big_optimizer, distillation_loss(z_big, z_light.detach(), m, s))
+            step(light_optimizer, distillation_loss(z_light, z_big.detach(), m, s), s.clip)
+            step(big_optimizer, distillation_loss(z_big, z_light.detach(), m, s), s.clip)
         dice = seen_validation_dice(split, light)
         if dice > best_dice:
             best, best_dice = copied(light), dice
@@ -326,10 +337,15 @@ def adam(model: Segmenter, rate: float) -> torch.optim.Optimizer:
     return torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=rate)
 
 
-def step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    """One update."""
+def step(optimizer: torch.optim.Optimizer, loss: Tensor, clip: float = 1e9) -> None:
+    """One update, its gradient scaled down to norm ``clip``."""
     optimizer.zero_grad()
     loss.backward()
+    parameters = optimizer.param_groups[0]["params"]
+    norm = torch.stack([p.grad.norm() for p in parameters if p.grad is not None]).norm()
+    for p in parameters:
+        if p.grad is not None:
+            p.grad *= (clip / (norm + 1e-6)).clamp(max=1)
     optimizer.step()
 
 

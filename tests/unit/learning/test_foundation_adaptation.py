@@ -1,11 +1,13 @@
 """Stage 4: one pass over the pool from kept embeddings."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from dsfedmed_ray.errors import ConfigurationError
-from dsfedmed_ray.learning.foundation_adaptation import Adaptation, adapt_one_epoch
+from dsfedmed_ray.learning.foundation_adaptation import Adaptation, adapt_one_epoch, shift_to_prior
 from dsfedmed_ray.seeding import torch_generator
 
 
@@ -50,7 +52,35 @@ def test_the_same_streams_give_the_same_bits() -> None:
     assert torch.equal(first, second)
 
 
-@pytest.mark.parametrize("name", ["epochs", "batch_size", "learning_rate", "positive_weight"])
+def test_clipping_bounds_the_step() -> None:
+    """With plain SGD at rate 1 a step is the clipped gradient: its norm is 1e-3, not more."""
+    decoder = nn.Conv2d(1, 1, 1)
+    before = [p.detach().clone() for p in decoder.parameters()]
+    optimizer = torch.optim.SGD(decoder.parameters(), lr=1.0)
+    embeddings, masks = torch.ones(2, 1, 4, 4), torch.ones(2, 1, 4, 4, dtype=torch.uint8)
+    config = Adaptation(batch_size=2, gradient_clip=1e-3)
+    adapt_one_epoch(decoder, optimizer, embeddings, masks, config, torch_generator(0, "adapt"))
+    moved = [(p - b).norm() for p, b in zip(decoder.parameters(), before, strict=True)]
+    assert torch.stack(moved).norm().item() == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_logits_are_shifted_to_the_prior() -> None:
+    """Mean logit -20 and one pixel of four in the foreground: logit(1/4) = -ln 3, so 20 - ln 3.
+
+    The second structure has no foreground; its share counts as 1e-4, log-odds -9.2102.
+    """
+    masks = torch.zeros(3, 2, 2, 2, dtype=torch.uint8)
+    masks[:, 0, 0, 0] = 1
+    embeddings = torch.tensor([-19.0, -20.0, -21.0])
+    shift = shift_to_prior(
+        lambda rows: rows.view(-1, 1, 1, 1).expand(-1, 2, 2, 2), embeddings, masks, batch_size=2
+    )
+    assert shift.tolist() == pytest.approx([20 - math.log(3), 20 - 9.21024], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "name", ["epochs", "batch_size", "learning_rate", "positive_weight", "gradient_clip"]
+)
 def test_impossible_settings(name: str) -> None:
     with pytest.raises(
         ConfigurationError, match=rf"method\.adaptation\.{name} is 0; it must be positive"

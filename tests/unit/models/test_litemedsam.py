@@ -83,10 +83,13 @@ def test_same_numbers_as_the_reference_at_128_px() -> None:
 
 
 def test_sizes() -> None:
-    """Facts of the checkpoint: 9,791,300 parameters, of them 4,058,340 in the mask decoder."""
+    """Facts of the checkpoint: 9,791,300 parameters, of them 4,058,340 in the mask decoder.
+
+    One offset of the logits travels with them.
+    """
     model = build()
     assert sum(p.numel() for p in model.parameters()) == 9_791_300
-    assert sum(v.numel() for v in model.trainable_state().values()) == 4_058_340
+    assert sum(v.numel() for v in model.trainable_state().values()) == 4_058_340 + 1
     assert model(torch.rand(1, 3, 128, 128)).shape == (1, 1, 128, 128)
 
 
@@ -141,6 +144,17 @@ def test_bad_values() -> None:
 
 def test_offset_belongs_to_the_released_weights() -> None:
     """They answer no prompt far below zero; random weights answer around zero and need none."""
-    assert LiteMedSAMConfig(weights="random", sha256=None)._offset() == 0.0
-    assert LiteMedSAMConfig()._offset() == UNPROMPTED_OFFSET
-    assert LiteMedSAMConfig(logit_offset=0.0)._offset() == 0.0
+    assert build(weights="random", sha256=None).logit_offset.item() == 0.0
+    assert build().logit_offset.item() == UNPROMPTED_OFFSET
+
+
+@torch.no_grad()
+def test_the_shift_of_logits_travels() -> None:
+    """Shifted by 2, every logit is 2 higher, also in a second model that got the state."""
+    one, other = build(weights="random", sha256=None), build(weights="random", sha256=None)
+    embedding = one.embed(full_range(128))
+    before = one.decode(embedding)
+    one.shift_logits(torch.tensor([2.0]))
+    other.load_trainable_state(one.trainable_state())
+    torch.testing.assert_close(one.decode(embedding), before + 2.0)
+    assert torch.equal(one.decode(embedding), other.decode(embedding))

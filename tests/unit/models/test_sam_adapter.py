@@ -48,12 +48,12 @@ def test_blocks_before_the_first_adapter_are_embedded() -> None:
 def test_sizes(architecture: Architecture, num_trainable: int) -> None:
     """Two adapters a block of 2 w (w / 4) + w / 4 + w, beside the decoder's 4,058,340.
 
-    ViT-B: 24 x 295,872 + 4,058,340; ViT-L: 48 x 525,568 + 4,058,340.
+    ViT-B: 24 x 295,872 + 4,058,340; ViT-L: 48 x 525,568 + 4,058,340. One offset travels along.
     """
     config = SamAdapterConfig(architecture=architecture, weights="random")
     with torch.device("meta"):
         model = config.build(num_structures=1, image_size=1024, seed=0)
-    assert sum(v.numel() for v in model.trainable_state().values()) == num_trainable
+    assert sum(v.numel() for v in model.trainable_state().values()) == num_trainable + 1
 
 
 def test_bad_values() -> None:

@@ -16,6 +16,10 @@ METHOD_NAMES = {
     "fedsam": "FedSAM",
     "fedtinysam": "FedTinySAM",
     "fedunet": "FedU-Net",
+    "msa": "MSA",
+    "sam": "SAM",
+    "tinysam": "TinySAM",
+    "unet": "U-Net",
 }
 
 

@@ -83,6 +83,7 @@ def test_unfinished_run(tmp_path: Path) -> None:
         ("dsfedmed", "DSFedMed"),
         ("fedavg_plus_synthetic", "FedAvg plus synthetic"),
         ("fednnunet", "FednnU-Net"),
+        ("dsfedmed_sam_b_unet", "DSFedMed SAM b U-Net"),
         ("something", "something"),
     ],
 )

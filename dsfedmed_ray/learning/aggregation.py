@@ -102,7 +102,9 @@ class ResidentModel:
 
     def __init__(self, model: nn.Module, names: tuple[str, ...]) -> None:
         self.model = model
-        state = model.state_dict(keep_vars=True)
+        # Not ``state_dict()``: a buffer that no checkpoint of others has may travel as well.
+        state: State = dict(model.named_parameters(remove_duplicate=False))
+        state.update(model.named_buffers(remove_duplicate=False))
         self.layout = StateLayout.of({name: state[name] for name in names})
         device = next(iter(state.values())).device
         flat = self.layout.flatten({name: state[name] for name in names})

@@ -199,5 +199,15 @@ def test_resident_model_takes_read_only_broadcasts() -> None:
     assert resident.read().values.tobytes() == broadcast.values.tobytes()
 
 
+def test_a_buffer_that_is_not_in_the_state_dict_may_travel() -> None:
+    """The offset of SAM's logits is one: no released checkpoint has it."""
+    net = nn.Linear(1, 1)
+    net.register_buffer("offset", torch.tensor([21.5]), persistent=False)
+    resident = ResidentModel(net, ("weight", "offset"))
+    assert resident.read().values.tolist() == [net.weight.item(), 21.5]
+    resident.load(FlatState(values=np.float32([1.0, 2.0]), counters=np.empty(0, np.int64)))
+    assert (net.weight.item(), net.offset.item()) == (1.0, 2.0)
+
+
 def names(net: nn.Module) -> tuple[str, ...]:
     return tuple(net.state_dict())

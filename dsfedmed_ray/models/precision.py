@@ -24,6 +24,11 @@ def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 def arithmetic(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    """Autocast to the format that a precision means; parameters stay in float32."""
+    """Autocast to the format that a precision means; parameters stay in float32.
+
+    Weights are cast anew at each use. Autocast's cache of them is emptied only where the outermost
+    context ends, so that a context around several steps would train on the first step's weights.
+    """
     dtype = compute_dtype(precision, device)
-    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+    enabled = dtype != torch.float32
+    return torch.autocast(device.type, dtype, enabled=enabled, cache_enabled=False)

@@ -7,6 +7,7 @@ directly. Both go through the same methods, so both give the same bits.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,9 +118,9 @@ class FoundationServer:
         if self._optimizer is None or self._adaptation is None:
             raise RuntimeError("adapt_epoch() before start_adaptation()")
         self._model.train()
-        with self._computing():
+        with role_threads(self._settings.num_threads):
             return adapt_one_epoch(
-                self._model.decode,
+                self._decoder(),
                 self._optimizer,
                 self._pool(),
                 self._masks,
@@ -130,7 +131,7 @@ class FoundationServer:
     def start_distillation(self, config: Distillation) -> None:
         """Prepares stage 5 with a fresh optimiser."""
         self._learner = PoolLearner(
-            _Decoder(self._model),
+            self._decoder(),
             self._pool(),
             self._masks,
             learning_rate=config.foundation_learning_rate,
@@ -141,17 +142,17 @@ class FoundationServer:
 
     def pool_logits(self) -> Tensor:
         """Logits of the whole pool, from kept embeddings."""
-        with self._computing():
+        with role_threads(self._settings.num_threads):
             return self._distilling().pool_logits()
 
     def begin(self, indices: Tensor, *stream: int | str) -> Tensor:
         """See :class:`~dsfedmed_ray.learning.mutual_distillation.Learner`."""
-        with self._computing():
+        with role_threads(self._settings.num_threads):
             return self._distilling().begin(indices, *stream)
 
     def finish(self, other_logits: Tensor, counted: Tensor | None) -> float:
         """See :class:`~dsfedmed_ray.learning.mutual_distillation.Learner`."""
-        with self._computing():
+        with role_threads(self._settings.num_threads):
             return self._distilling().finish(other_logits, counted)
 
     def targets(self, indices: Tensor) -> Tensor:
@@ -202,6 +203,9 @@ class FoundationServer:
         with self._computing():
             return measure_inference_ms(self._model, size, device=self._device)
 
+    def _decoder(self) -> "_Decoder":
+        return _Decoder(self._model, self._settings.precision, self._device)
+
     def _pool(self) -> Embeddings:
         if self._embeddings is None:
             raise RuntimeError("open_pool() first")
@@ -214,7 +218,7 @@ class FoundationServer:
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
-        """This role's threads and number format; in serial runs other roles share the process."""
+        """Threads and number format of forward passes; in serial runs roles share the process."""
         with (
             role_threads(self._settings.num_threads),
             arithmetic(self._settings.precision, self._device),
@@ -223,11 +227,15 @@ class FoundationServer:
 
 
 class _Decoder(torch.nn.Module):
-    """The trainable part of a foundation model as a module of its own."""
+    """The trainable part of a foundation model, its forward passes alone in a number format."""
 
-    def __init__(self, model: FoundationSegmenter) -> None:
+    def __init__(
+        self, model: FoundationSegmenter, precision: Precision, device: torch.device
+    ) -> None:
         super().__init__()
         self.model = model
+        self._arithmetic = partial(arithmetic, precision, device)
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        return self.model.decode(embeddings)
+        with self._arithmetic():
+            return self.model.decode(embeddings)

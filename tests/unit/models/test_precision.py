@@ -15,7 +15,7 @@ def test_named_formats() -> None:
 
 
 def test_a_context_around_two_steps_sees_the_weights_of_the_second() -> None:
-    """A weight of 2, then 3, times an input of 1: 2 before the update, 3 after it, in the same context."""
+    """A weight of 2, then of 3, on an input of 1 gives 2, then 3."""
     layer = nn.Linear(1, 1, bias=False)
     with torch.no_grad():
         layer.weight.fill_(2.0)

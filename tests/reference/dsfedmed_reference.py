@@ -37,6 +37,7 @@ class Settings:
     local_epochs: int = 1
     local_batch: int = 4
     local_rate: float = 1e-3
+    rate_decay: float = 0.98  # from round to round
     adaptation_epochs: int = 2  # stage 4
     adaptation_batch: int = 4
     adaptation_rate: float = 3e-4
@@ -150,7 +151,7 @@ def train_locally(
     """Adam from scratch over a client's own pairs."""
     random = torch_generator(s.seed, "train_federated", round_index, client, "batches")
     images, masks = images_of(pairs), masks_of(pairs)
-    optimizer = adam(model, s.local_rate)
+    optimizer = adam(model, s.local_rate * s.rate_decay**round_index)
     model.train()
     for _ in range(s.local_epochs):
         for rows in torch.randperm(len(pairs), generator=random).split(s.local_batch):

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsfedmed_ray import __version__
-from dsfedmed_ray.errors import DSFedMedError, InterruptedRunError, RunDirectoryError, UserError
+from dsfedmed_ray.errors import (
+    ConfigurationError,
+    DSFedMedError,
+    InterruptedRunError,
+    RunDirectoryError,
+    UserError,
+)
 
 if TYPE_CHECKING:
     from dsfedmed_ray.methods.resumable import StopRequest
@@ -92,6 +98,16 @@ def _parser() -> argparse.ArgumentParser:
     tune.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="overrides of every run")
     tune.set_defaults(command=_tune)
 
+    scale = commands.add_parser("scale", help="measure how rounds scale, and predict larger ones")
+    scale.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="experiment=scale_...")
+    scale.add_argument(
+        "--predict", nargs="+", metavar="KEY=N", help="clients=N and workers=N or gpus=N"
+    )
+    scale.add_argument(
+        "--from", dest="source", type=Path, metavar="DIR", help="the study to predict from"
+    )
+    scale.set_defaults(command=_scale)
+
     cost = commands.add_parser("cost", help="bytes that travel and inference time, by method")
     cost.add_argument("--rounds", type=int, default=100, metavar="R", help="rounds (paper: 100)")
     cost.add_argument("--inference", action="store_true", help="time models on this machine")
@@ -170,6 +186,32 @@ def _tune(options: argparse.Namespace) -> int:
             stop=stop,
         )
     print_study(result, study, Console())
+    return 0
+
+
+def _scale(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from dsfedmed_ray.scaling.results import print_results, read_cost_model
+
+    if (options.predict is None) != (options.source is None):
+        raise ConfigurationError(
+            "--predict and --from belong together: --predict clients=N workers=N --from STUDY_DIR"
+        )
+    if options.predict is not None:
+        from dsfedmed_ray.scaling.cost_model import predict
+
+        model = read_cost_model(options.source / "results.json")
+        print(predict(model, [*options.predict, *options.overrides]))
+        return 0
+    from dsfedmed_ray.methods.resumable import StopRequest
+    from dsfedmed_ray.progress import show_progress
+    from dsfedmed_ray.scaling.study import scale
+
+    stop = StopRequest()
+    with _stopping_on_signals(stop), show_progress(sys.stderr) as progress:
+        result, folder = scale(options.overrides, progress, stop)
+    print_results(result, folder, Console())
     return 0
 
 

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from dsfedmed_ray.experiment import Experiment
 
 
+_SHAPING = ("data", "method", "size", "experiment")
+"""Groups whose files bring keys of their own."""
+
+
 def conf_dir() -> Path:
     """The folder of configuration files: the checkout's, else the installed package's."""
     package = Path(__file__).parent
@@ -56,7 +60,7 @@ def _composed(overrides: Sequence[str]) -> "DictConfig":
 
 def _unknown_key(key: str, overrides: Sequence[str]) -> str:
     """Says which part of a key exists and what could follow it."""
-    node: Any = _composed([item for item in overrides if _key(item) in ("data", "method", "size")])
+    node: Any = _composed([item for item in overrides if _key(item) in _SHAPING])
     known: list[str] = []
     for name in key.split("."):
         if not hasattr(node, "keys") or name not in node:
@@ -99,6 +103,17 @@ def build_experiment(config: "DictConfig") -> "Experiment":
         resolved=OmegaConf.to_yaml(OmegaConf.create(kept)),
         **{part: _instantiated(values[part], part) for part in parts},
     )
+
+
+def build_part(config: "DictConfig", part: str) -> Any:
+    """Instantiates one part of a composed configuration that no run needs.
+
+    Raises:
+        ConfigurationError: a value is missing, unknown or out of range.
+    """
+    node = _resolved(config)[part]
+    check_settings(part, node)
+    return _instantiated(node, part)
 
 
 def _resolved(config: "DictConfig") -> dict[str, Any]:

@@ -119,8 +119,12 @@ def _check_models(experiment: Experiment, split: SplitFederation) -> None:
         FoundationServer(settings)
 
 
-def _run_directory(experiment: Experiment) -> RunDirectory:
+def run_directory(experiment: Experiment, name: str) -> RunDirectory:
     """The run directory, checked and not made yet.
+
+    Args:
+        experiment: ``run_dir`` names it, else the time.
+        name: what stands behind the time.
 
     Raises:
         ConfigurationError: ``resume`` is set and ``run.dir`` is not.
@@ -132,9 +136,7 @@ def _run_directory(experiment: Experiment) -> RunDirectory:
             "resume=true goes on in the run directory that run.dir names; give run.dir=PATH too"
         )
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    directory = RunDirectory(
-        experiment.run_dir or Path("runs") / f"{stamp}-{experiment.method.name}"
-    )
+    directory = RunDirectory(experiment.run_dir or Path("runs") / f"{stamp}-{name}")
     if directory.root.exists():
         if not experiment.resume:
             raise RunDirectoryError(
@@ -149,6 +151,12 @@ def _run_directory(experiment: Experiment) -> RunDirectory:
                 f"the settings in {directory.config}, or choose another run.dir"
             )
     return directory
+
+
+def keep_configuration(experiment: Experiment, directory: RunDirectory) -> None:
+    """Writes the configuration into a run directory that has none yet, which makes it."""
+    if not directory.config.exists():
+        write_atomically(directory.config, lambda path: _write_text(path, experiment.resolved))
 
 
 def _write_text(path: Path, text: str) -> None:
@@ -190,11 +198,10 @@ def _context(
     stop: StopRequest,
 ) -> Iterator[RunContext]:
     note: Callable[[str], None] = progress.note
-    directory = _run_directory(experiment)
+    directory = run_directory(experiment, experiment.method.name)
     with open_engine(experiment.runtime, split.num_clients, note) as engine:
         # Made last: what the user or the cluster refuses leaves nothing behind.
-        if not directory.config.exists():
-            write_atomically(directory.config, lambda path: _write_text(path, experiment.resolved))
+        keep_configuration(experiment, directory)
         context = RunContext(
             seed=experiment.seed,
             split=split,

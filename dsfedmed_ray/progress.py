@@ -22,6 +22,7 @@ UNITS = {
     "adapt_foundation": "epoch",
     "distill_mutually": "epoch",
     "train_centralized": "epoch",
+    "scaling": "round",
 }
 """What one step of a stage is called; ``step`` for stages that are not listed."""
 

@@ -117,7 +117,7 @@ def test_exit_codes(
 def test_unknown_experiment(refused: Callable[..., str]) -> None:
     line = refused("run", "experiment=smok")
     assert "experiment/smok" in line
-    assert "embedded quickstart smoke" in line
+    assert "quickstart scale_clients" in line
 
 
 def test_unknown_key(refused: Callable[..., str]) -> None:

@@ -57,7 +57,7 @@ def test_numbers_of_the_toy_size() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["experiment=smok"], r"experiment/smok.* embedded paper quickstart smoke$"),
+        (["experiment=smok"], r"experiment/smok.* embedded paper quickstart .* smoke$"),
         (["data=nowhere"], r"data/nowhere.* brain_sites folder npy$"),
         (["speed=1"], r"^speed is not a key; the configuration has: data, foundation, .*, store$"),
         (["method.speed.x=1"], r"^method\.speed\.x is not a key; method has: adaptation, .*"),

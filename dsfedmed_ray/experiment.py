@@ -103,12 +103,13 @@ def run(
 
 
 def _check_models(experiment: Experiment, split: SplitFederation) -> None:
-    """Builds the method's models once: wrong sizes and weights are known before anything runs."""
-    experiment.lightweight.build(
+    """Builds the method's models once: what does not fit is known before anything runs."""
+    lightweight = experiment.lightweight.build(
         num_structures=len(split.federation.structures),
         image_size=split.federation.image_size,
         seed=experiment.seed,
     )
+    experiment.method.check(lightweight, split)
     if experiment.method.uses_foundation:
         settings = FoundationSettings(
             model=experiment.foundation,
@@ -219,6 +220,7 @@ def _context(
             threads=experiment.runtime.threads,
             precision=experiment.runtime.precision,
             drops_clients=experiment.runtime.failures.on_client_error == "drop",
+            availability=experiment.runtime.availability,
         )
         try:
             yield context

@@ -1,5 +1,6 @@
 """Scores of a finished method on the seen sites' test parts and on the whole unseen site."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,21 +9,22 @@ import torch
 from dsfedmed_ray.accounting.communication import Ledger, read_transfers
 from dsfedmed_ray.accounting.inference import measure_inference_ms
 from dsfedmed_ray.errors import FoundationLostError
-from dsfedmed_ray.evaluation.evaluator import score, site_metrics
+from dsfedmed_ray.evaluation.evaluator import Predict, score, site_metrics
 from dsfedmed_ray.evaluation.pictures import draw_predictions, median_prediction
+from dsfedmed_ray.learning.aggregation import StateLayout
 from dsfedmed_ray.methods import fedavg
 from dsfedmed_ray.methods.dsfedmed import measure_synthesis, synthesize
-from dsfedmed_ray.methods.method import MethodResult, RunContext, broadcast_transfers, layout_of
+from dsfedmed_ray.methods.exchange import broadcast_transfers
+from dsfedmed_ray.methods.local_norms import NORMS_FILE, SiteStates, save_site_norms
+from dsfedmed_ray.methods.method import MAX_SCORED_SITES, MethodResult, RunContext
 from dsfedmed_ray.methods.resumable import MAX_FOUNDATION_LOSSES
 from dsfedmed_ray.models.segmenter import Segmenter, State
 from dsfedmed_ray.records import SegmentationScores
-from dsfedmed_ray.run_directory import copy_atomically
+from dsfedmed_ray.run_directory import copy_atomically, read_json_lines, write_atomically
 from dsfedmed_ray.summary import Scores
 
 BATCH_SIZE = 16
 DELIVERY = "deliver"
-MAX_SCORED_SITES = 100
-"""Of a population, this many seen sites are scored: the first ones."""
 
 Evaluate = Callable[[Sequence[str]], dict[str, SegmentationScores]]
 
@@ -35,23 +37,29 @@ def final_summary(context: RunContext, result: MethodResult, method: str) -> Any
     """
     device = torch.device(context.server_device)
     model = context.build(context.lightweight).to(device)
-    metrics = {"lightweight": _groups(context, _lightweight(context, model, result.lightweight))}
+    final = _lightweight(context, model, result.lightweight, result.site_norms)
+    metrics = {"lightweight": _groups(context, final)}
     size = context.split.federation.image_size
     inference_ms = {"lightweight": measure_inference_ms(model, size, device=device).median_ms}
     if result.foundation is not None:
         metrics["foundation"], inference_ms["foundation"] = _foundation(context, result.foundation)
     baselines: dict[str, dict[str, Any]] = {
-        name: {"lightweight": _groups(context, _lightweight(context, model, state))}
+        name: {
+            "lightweight": _groups(
+                context, _lightweight(context, model, state, result.row_norms.get(name, {}))
+            )
+        }
         for name, state in result.rows.items()
     }
-    _deliver(context, result.lightweight)
+    _deliver(context, result)
+    _save_site_norms(context, result.site_norms)
     _copy_synthetic_set(context)
-    _draw_examples(context, model, result.lightweight)
+    _draw_examples(context, model, result)
     ledger = Ledger(read_transfers(context.directory.transfers))
     for row in baselines.values():
         row["inference_ms"] = inference_ms["lightweight"]
         row["per_client_bytes"] = _rounds_alone(ledger)
-    return {
+    summary = {
         "method": method,
         "data": context.split.federation.name,
         "split": {"unseen_site": context.split.unseen_site},
@@ -62,6 +70,17 @@ def final_summary(context: RunContext, result: MethodResult, method: str) -> Any
         "generator": result.generator_quality,
         "baselines": baselines,
     }
+    simulated = _simulated_seconds(context)
+    return {**summary, "simulated_seconds": simulated} if simulated else summary
+
+
+def _simulated_seconds(context: RunContext) -> dict[str, float]:
+    """By stage, what the virtual clock of ``runtime.availability`` counted; empty without one."""
+    seconds: dict[str, list[float]] = {}
+    for line in read_json_lines(context.directory.rounds):
+        if "simulated_seconds" in line["values"]:
+            seconds.setdefault(line["stage"], []).append(line["values"]["simulated_seconds"])
+    return {stage: math.fsum(values) for stage, values in seconds.items()}
 
 
 def _rounds_alone(ledger: Ledger) -> float:
@@ -71,13 +90,15 @@ def _rounds_alone(ledger: Ledger) -> float:
     return sent / max(len(ledger.by_client), 1)
 
 
-def _lightweight(context: RunContext, model: Segmenter, state: State) -> Evaluate:
+def _lightweight(
+    context: RunContext, model: Segmenter, state: State, site_norms: SiteStates
+) -> Evaluate:
+    """Each site with the normalisation that it kept; the mean of all where it kept none."""
+
     def evaluate(sites: Sequence[str]) -> dict[str, SegmentationScores]:
-        model.load_trainable_state(state)
-        model.eval()
         return {
             site: score(
-                lambda images: model(images.to(context.server_device)),
+                _predict(context, model, {**state, **site_norms.get(site, {})}),
                 context.split.samples(site, "test"),
                 batch_size=BATCH_SIZE,
             )
@@ -85,6 +106,12 @@ def _lightweight(context: RunContext, model: Segmenter, state: State) -> Evaluat
         }
 
     return evaluate
+
+
+def _predict(context: RunContext, model: Segmenter, state: State) -> Predict:
+    model.load_trainable_state(state)
+    model.eval()
+    return lambda images: model(images.to(context.server_device))
 
 
 def _foundation(context: RunContext, state: State) -> tuple[dict[str, dict[str, Scores]], float]:
@@ -118,16 +145,14 @@ def _groups(context: RunContext, evaluate: Evaluate) -> dict[str, dict[str, Scor
     return groups
 
 
-def _draw_examples(context: RunContext, model: Segmenter, state: State) -> None:
+def _draw_examples(context: RunContext, model: Segmenter, result: MethodResult) -> None:
     """One prediction a site, the unseen one last."""
-    model.load_trainable_state(state)
-    model.eval()
     sites = [context.split.seen_sites[i] for i in range(min(7, context.split.num_clients))]
     if context.split.unseen_site is not None:
         sites.append(context.split.unseen_site)
     pictures = {
         site: median_prediction(
-            lambda images: model(images.to(context.server_device)),
+            _predict(context, model, {**result.lightweight, **result.site_norms.get(site, {})}),
             context.split.samples(site, "test"),
         )
         for site in sites
@@ -135,13 +160,27 @@ def _draw_examples(context: RunContext, model: Segmenter, state: State) -> None:
     draw_predictions(pictures, context.directory.figures / "predictions.png")
 
 
-def _deliver(context: RunContext, state: State) -> None:
-    flat = layout_of(context.build(context.lightweight)).flatten(state)
-    names = [context.split.client_name(client) for client in context.all_clients()]
+def _deliver(context: RunContext, result: MethodResult) -> None:
+    """The final model goes to every client that took part in the run, of a population to no other.
+
+    What clients kept (FedBN) they have already.
+    """
+    kept = set(next(iter(result.site_norms.values()), {}))
+    state = {name: value for name, value in result.lightweight.items() if name not in kept}
+    flat = StateLayout.of(state).flatten(state)
     context.journal.keep(DELIVERY, up_to_unit=-1)
+    names = sorted(Ledger(read_transfers(context.directory.transfers)).by_client)
+    if not names:  # pooled training: all took part, and nothing that is counted travelled
+        names = list(context.split.seen_sites)
     context.journal.transfers(
         broadcast_transfers(names, flat, stage=DELIVERY, what="state", round_index=None)
     )
+
+
+def _save_site_norms(context: RunContext, norms: SiteStates) -> None:
+    if norms:
+        path = context.directory.lightweight_model.parent / NORMS_FILE
+        write_atomically(path, lambda temporary: save_site_norms(norms, temporary))
 
 
 def _copy_synthetic_set(context: RunContext) -> None:

@@ -91,6 +91,10 @@ def _phrases(values: dict[str, float]) -> Iterator[str]:
             continue
         if name == "uplink_bytes":
             yield f"up {format_bytes(value)}"
+        elif name == "simulated_seconds":
+            yield f"simulated {format_seconds(value)}"
+        elif name in ("num_absent", "num_late"):
+            yield f"{value:.0f} {name.removeprefix('num_')}"
         elif name.endswith("dice"):
             yield f"{_words(name.removeprefix('validation_'))} {value:.3f}"
         else:

@@ -91,6 +91,7 @@ class Summary(TypedDict):
 
     ``inference_ms`` is by model; ``wall_seconds`` by stage and ``total``; ``versions`` by package.
     ``baselines`` are other methods' scores by name, such as those of a stage before.
+    ``simulated_seconds`` by stage are there where ``runtime.availability`` has a clock.
     """
 
     method: str
@@ -104,6 +105,7 @@ class Summary(TypedDict):
     versions: dict[str, str]
     generator: NotRequired[GeneratorQuality | None]
     baselines: NotRequired[dict[str, Baseline]]
+    simulated_seconds: NotRequired[dict[str, float]]
 
 
 def read_summary(path: Path) -> Summary:

@@ -81,3 +81,16 @@ class NamesWithout(Sequence[str]):
 
     def __contains__(self, name: object) -> bool:
         return name != self._left_out and name in self._names
+
+    def index(self, name: str, start: int = 0, stop: int | None = None) -> int:
+        """The position of a name, as fast as in the whole sequence.
+
+        Raises:
+            ValueError: the name is not in the sequence.
+        """
+        if name in self:
+            number = self._names.index(name)
+            number -= number > self._gap
+            if number in range(len(self))[start:stop]:
+                return number
+        raise ValueError(f"{name!r} is not in the sequence")

@@ -61,6 +61,14 @@ class StateLayout:
             is_counter=tuple(not value.is_floating_point() for value in state.values()),
         )
 
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Numbers of values and of counters in a flat state."""
+        sizes = {False: 0, True: 0}
+        for shape, is_counter in zip(self.shapes, self.is_counter, strict=True):
+            sizes[is_counter] += int(np.prod(shape, dtype=np.int64))
+        return sizes[False], sizes[True]
+
     def flatten(self, state: State) -> FlatState:
         """Copies a state into two vectors."""
         values = [

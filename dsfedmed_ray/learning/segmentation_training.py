@@ -134,6 +134,14 @@ def batches_of_indices(
     return itertools.islice(epochs(), config.steps)
 
 
+def num_processed(num: int, config: SegmentationTraining) -> int:
+    """Samples that :func:`batches_of_indices` gives in all, each counted as often as it comes."""
+    if config.steps is None:
+        return config.epochs * num
+    epochs, steps = divmod(config.steps, -(-num // config.batch_size))
+    return epochs * num + steps * config.batch_size
+
+
 def augmented(
     images: Tensor, masks: Tensor, config: Augmentation | None, generator: Generator
 ) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from safetensors.torch import load_file
 
+from dsfedmed_ray.data.splits import SplitFederation
 from dsfedmed_ray.errors import ConfigurationError
 from dsfedmed_ray.evaluation.evaluator import score
 from dsfedmed_ray.learning.segmentation_training import (
@@ -18,6 +19,7 @@ from dsfedmed_ray.learning.segmentation_training import (
 from dsfedmed_ray.methods.best_state import BestState
 from dsfedmed_ray.methods.method import MODEL_FILE, MethodResult, RunContext
 from dsfedmed_ray.methods.resumable import UnitResult
+from dsfedmed_ray.models.segmenter import Segmenter
 from dsfedmed_ray.models.weights import save_weights
 from dsfedmed_ray.seeding import named_torch_stream, torch_generator
 
@@ -143,6 +145,9 @@ class Centralized:
     uses_foundation: ClassVar[bool] = False
     centralized: CentralizedTraining
     name: str = "centralized"
+
+    def check(self, model: Segmenter, split: SplitFederation) -> None:
+        """Nothing depends on the model or the sites."""
 
     def run(self, context: RunContext) -> MethodResult:
         """Trains ``context.lightweight`` on all seen sites."""

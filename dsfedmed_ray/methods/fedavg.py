@@ -3,74 +3,39 @@
 FedSAM, FedMSA, FedU-Net, FednnU-Net and FedTinySAM are this file over another segmenter.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from safetensors.torch import load_file
 
-from dsfedmed_ray.errors import ConfigurationError
-from dsfedmed_ray.learning.segmentation_training import SegmentationTraining
+from dsfedmed_ray.accounting.communication import payload_bytes
+from dsfedmed_ray.data.splits import SplitFederation
+from dsfedmed_ray.learning.aggregation import StateLayout
 from dsfedmed_ray.methods.best_state import BestState
+from dsfedmed_ray.methods.exchange import broadcast_transfers, validation_dice
+from dsfedmed_ray.methods.federated_training import FederatedTraining
+from dsfedmed_ray.methods.local_norms import (
+    NORMS_FILE,
+    collect_norms,
+    read_site_norms,
+    save_site_norms,
+)
 from dsfedmed_ray.methods.method import (
+    MAX_SCORED_SITES,
     MODEL_FILE,
     MethodResult,
     RunContext,
     StageOutput,
-    broadcast_transfers,
-    layout_of,
-    validation_dice,
 )
+from dsfedmed_ray.methods.participation import Attendance, Participation
 from dsfedmed_ray.methods.resumable import UnitResult
+from dsfedmed_ray.models.segmenter import Segmenter, State
 from dsfedmed_ray.models.weights import save_weights
 from dsfedmed_ray.records import Transfer
-from dsfedmed_ray.runtime.client import LocalTraining
 from dsfedmed_ray.runtime.client_pool import ClientPool, RoundResult
-from dsfedmed_ray.seeding import numpy_generator
 
 STAGE = "train_federated"
-
-
-@dataclass(frozen=True, kw_only=True)
-class FederatedTraining:
-    """The schedule of the rounds.
-
-    Attributes:
-        rounds: the most rounds (paper: 100).
-        clients_per_round: clients drawn for a round; None takes all.
-        local: what a round asks of a client.
-        validate_every: rounds between two validations on the seen sites; 0 never validates, and
-            the last state is the result.
-        max_validation_clients: validate on this many clients at most, the same ones every time.
-        patience: rounds without a better validation before training stops; None runs all rounds.
-    """
-
-    rounds: int = 40
-    clients_per_round: int | None = None
-    local: LocalTraining = field(
-        default_factory=lambda: LocalTraining(training=SegmentationTraining())
-    )
-    validate_every: int = 1
-    max_validation_clients: int = 100
-    patience: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise ConfigurationError(f"method.federated.rounds is {self.rounds}; at least 1")
-        if self.clients_per_round is not None and self.clients_per_round < 1:
-            raise ConfigurationError(
-                f"method.federated.clients_per_round is {self.clients_per_round}; at least 1, or "
-                "null for all"
-            )
-        if self.validate_every < 0:
-            raise ConfigurationError(
-                f"method.federated.validate_every is {self.validate_every}; 0 (never) or more"
-            )
-        if self.patience is not None and (self.patience < 1 or self.validate_every == 0):
-            raise ConfigurationError(
-                f"method.federated.patience is {self.patience}; at least 1 with validate_every "
-                "above 0, or null"
-            )
 
 
 class FederatedRounds:
@@ -85,44 +50,78 @@ class FederatedRounds:
         self._context = context
         self._pool = pool
         self._schedule = schedule
-        initial = context.build(context.lightweight)
-        self._layout = layout_of(initial)
-        self._initial = self._layout.flatten(initial.trainable_state())
-        self._state = self._initial
-        self._best = BestState()
-        self._last_round = -1
+        model = context.build(context.lightweight)
+        state = model.trainable_state()
+        kept = schedule.local.kept_entries(model)
+        shared = {name: value for name, value in state.items() if name not in kept}
+        self._kept_layout = StateLayout.of({name: state[name] for name in kept})
+        self._layout = StateLayout.of(shared)
+        self._initial = self._layout.flatten(shared)
+        self._participation = Participation(
+            seed=context.seed,
+            stage=STAGE,
+            split=context.split,
+            clients_per_round=schedule.clients_per_round,
+            joins=schedule.joins or {},
+            training=schedule.local.training,
+            availability=context.availability,
+        )
+        self._begin_fresh()
+
+    def _begin_fresh(self) -> None:
+        self._state, self._best, self._last_round = self._initial, BestState(), -1
+        self._first_rounds: dict[int, int] = {}  # of clients that keep something
 
     def begin(self, content: dict[str, Any] | None) -> None:
         """See :class:`~dsfedmed_ray.methods.resumable.ResumableWork`."""
-        if content is None:
-            self._state, self._best, self._last_round = self._initial, BestState(), -1
-            return
-        self._state = self._layout.flatten(content["state"])
-        self._best = BestState.restored(content["best"])
-        self._last_round = content["round"]
+        self._begin_fresh()
+        if content is not None:
+            self._state = self._layout.flatten(content["state"])
+            self._best = BestState.restored(content["best"])
+            self._last_round = content["round"]
+            self._first_rounds = content["first_rounds"]
 
     def advance(self, unit: int) -> UnitResult:
         """One round."""
-        # 1. Choose the round's clients.
-        clients = self._sampled(unit)
-        weight = sum(self._context.split.num_train(client) for client in clients)
+        # 1. Choose the round's clients; of those that shall be away, none does any work.
+        clients = self._participation.attendance(unit, 2 * payload_bytes(self._state))
+        unit_name = f"round {unit + 1}"
+        self._pool.policy.require_enough(len(clients.in_time), len(clients.asked), unit_name)
         # 2. Broadcast; the clients train; their states come back as exact partial sums.
-        result = self._pool.fit_round(self._state, clients, round_index=unit, total_weight=weight)
+        result = self._pool.fit_round(
+            self._state,
+            clients.in_time,
+            round_index=unit,
+            total_weight=sum(self._context.split.num_train(c) for c in clients.in_time),
+            stage=STAGE,
+            num_asked=len(clients.asked),
+        )
         transfers = self._round_transfers(unit, clients, result)
         # 3. The mean is the new global state.
         self._state = result.state
         self._last_round = unit
+        if self._keeps_norms:
+            for reply in result.replies:
+                self._first_rounds.setdefault(reply.client_id, unit)
         # 4. Validate on the seen sites; the best state so far is kept.
         values = self._values(clients, result, transfers)
+        if self._participation.some_join(unit):
+            self._best = BestState()  # scores over fewer sites say nothing about these
         if self._validates(unit):
             dice, sent = self._validated(unit)
             transfers += sent
             values["validation_dice"] = dice
         return UnitResult(values=values, transfers=transfers)
 
+    @property
+    def _keeps_norms(self) -> bool:
+        return bool(self._kept_layout.names)
+
     def is_finished(self) -> bool:
-        """Whether patience has run out."""
-        return self._best.is_exhausted(self._last_round, self._schedule.patience)
+        """Whether patience has run out; it waits for every client to join."""
+        return self._participation.all_have_joined(self._last_round) and self._best.is_exhausted(
+            self._last_round, self._schedule.patience
+        )
 
     def snapshot(self) -> dict[str, Any]:
         """See :class:`~dsfedmed_ray.methods.resumable.ResumableWork`."""
@@ -130,19 +129,32 @@ class FederatedRounds:
             "state": self._layout.unflatten(self._state),
             "best": self._best.snapshot(),
             "round": self._last_round,
+            "first_rounds": self._first_rounds,
         }
 
     def save_best(self, folder: Path) -> None:
         """Writes the best state, or the last one where nothing was validated."""
         state = self._best.state or self._layout.unflatten(self._state)
+        if self._keeps_norms:
+            state = self._completed(state, folder)
         save_weights(state, folder / MODEL_FILE)
 
-    def _sampled(self, round_index: int) -> list[int]:
-        population, wanted = self._context.split.num_clients, self._schedule.clients_per_round
-        if wanted is None or wanted >= population:
-            return list(range(population))
-        stream = numpy_generator(self._context.seed, STAGE, "clients", round_index)
-        return sorted(int(c) for c in stream.choice(population, size=wanted, replace=False))
+    def _completed(self, state: State, folder: Path) -> State:
+        """Adds the mean of what clients kept with the best round, and writes each site's own."""
+        best_round = self._best.unit if self._best.state else self._last_round
+        trained = sorted(c for c, first in self._first_rounds.items() if first <= best_round)
+        mean, kept, sent = collect_norms(
+            self._pool,
+            trained,
+            self._kept_layout,
+            round_index=best_round,
+            num_train=self._context.split.num_train,
+            num_scored=MAX_SCORED_SITES,
+            stage=STAGE,
+        )
+        self._context.journal.transfers(sent)
+        save_site_norms(kept, folder / NORMS_FILE)
+        return {**state, **mean}
 
     def _validates(self, round_index: int) -> bool:
         every = self._schedule.validate_every
@@ -152,17 +164,27 @@ class FederatedRounds:
 
     def _validated(self, round_index: int) -> tuple[float, list[Transfer]]:
         # The validated state is the next round's broadcast, which is counted there.
-        most = min(self._context.split.num_clients, self._schedule.max_validation_clients)
+        most = self._schedule.max_validation_clients
+        clients = (
+            sorted(self._first_rounds)[:most]  # the others have no normalisation yet
+            if self._keeps_norms
+            else self._participation.joined(round_index, most)
+        )
         dice, sent = validation_dice(
-            self._pool, range(most), self._state, stage=STAGE, unit=round_index
+            self._pool,
+            clients,
+            self._state,
+            stage=STAGE,
+            unit=round_index,
+            with_own_norms=self._keeps_norms,
         )
         self._best.offer(round_index, dice, self._layout.unflatten(self._state))
         return dice, sent
 
     def _round_transfers(
-        self, round_index: int, clients: list[int], result: RoundResult
+        self, round_index: int, clients: Attendance, result: RoundResult
     ) -> list[Transfer]:
-        names = [self._pool.client_name(client) for client in clients]
+        names = [self._pool.client_name(client) for client in clients.reached]
         down = broadcast_transfers(
             names, self._state, stage=STAGE, what="state", round_index=round_index
         )
@@ -180,17 +202,24 @@ class FederatedRounds:
         return down + up
 
     def _values(
-        self, clients: list[int], result: RoundResult, transfers: list[Transfer]
+        self, clients: Attendance, result: RoundResult, transfers: list[Transfer]
     ) -> dict[str, float]:
         total = sum(reply.num_samples for reply in result.replies)
         loss = sum(r.metrics["loss"] * r.num_samples for r in result.replies) / total
         uplink = sum(t.num_bytes for t in transfers if t.direction == "uplink")
-        return {
-            "num_clients": float(len(clients)),
+        values = {
+            "num_clients": float(len(clients.asked)),
             "num_replies": float(len(result.replies)),
             "loss": loss,
             "uplink_bytes": float(uplink),
         }
+        availability = self._context.availability
+        if availability.loses_clients:
+            values["num_absent"] = float(len(clients.absent))
+            values["num_late"] = float(len(clients.late))
+        if availability.has_clock:
+            values["simulated_seconds"] = clients.round_seconds(r.client_id for r in result.replies)
+        return values
 
 
 def train_federated(context: RunContext, schedule: FederatedTraining, folder: Path) -> None:
@@ -205,7 +234,11 @@ def federated_stage(context: RunContext, schedule: FederatedTraining) -> StageOu
     """Stage 3 through the stage store: methods that agree on it share it."""
     return context.stage(
         STAGE,
-        settings={"model": context.lightweight, "schedule": schedule},
+        settings={
+            "model": context.lightweight,
+            "schedule": schedule,
+            "availability": context.availability,
+        },
         inputs=[],
         run=lambda folder: train_federated(context, schedule, folder),
     )
@@ -224,7 +257,14 @@ class FedAvg:
     federated: FederatedTraining
     name: str = "fedavg"
 
+    def check(self, model: Segmenter, split: SplitFederation) -> None:
+        """See :class:`~dsfedmed_ray.methods.method.Method`."""
+        self.federated.check(model, split)
+
     def run(self, context: RunContext) -> MethodResult:
         """Trains ``context.lightweight``."""
         trained = federated_stage(context, self.federated)
-        return MethodResult(lightweight=load_file(trained.folder / MODEL_FILE))
+        return MethodResult(
+            lightweight=load_file(trained.folder / MODEL_FILE),
+            site_norms=read_site_norms(trained.folder),
+        )

@@ -8,27 +8,30 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 
-from dsfedmed_ray.accounting.communication import payload_bytes
 from dsfedmed_ray.data.splits import SplitFederation
-from dsfedmed_ray.learning.aggregation import FlatState, StateLayout
+from dsfedmed_ray.learning.aggregation import StateLayout
 from dsfedmed_ray.methods.resumable import StopRequest, UnitLoop
 from dsfedmed_ray.models.precision import Precision
 from dsfedmed_ray.models.segmenter import Segmenter, SegmenterConfig, State
 from dsfedmed_ray.progress import Progress
-from dsfedmed_ray.records import Transfer
 from dsfedmed_ray.run_directory import RunDirectory
+from dsfedmed_ray.runtime.availability import Availability
 from dsfedmed_ray.runtime.checkpoints import CheckpointFolder
-from dsfedmed_ray.runtime.client import HospitalBuilder, LocalTraining
+from dsfedmed_ray.runtime.client import HospitalBuilder
 from dsfedmed_ray.runtime.client_pool import ClientPool
 from dsfedmed_ray.runtime.engine import Engine, Threads
 from dsfedmed_ray.runtime.foundation_server import FoundationSettings
 from dsfedmed_ray.runtime.journal import Journal
+from dsfedmed_ray.runtime.local_training import LocalTraining
 from dsfedmed_ray.runtime.pending import FoundationHandle
 from dsfedmed_ray.runtime.stage_store import StageStore, stage_key
 
 MODEL_FILE = "lightweight.safetensors"
 FOUNDATION_FILE = "foundation.safetensors"
 """Names of trained states inside a stage's folder."""
+
+MAX_SCORED_SITES = 100
+"""Of a population, this many seen sites are scored: the first ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +73,7 @@ class RunContext:
         precision: of the foundation model's arithmetic; part of every stage's key as well.
         drops_clients: whether failed clients are left out. A stage then depends on which clients
             failed, so its result stays this run's own.
+        availability: simulated dropout and stragglers of the clients.
         stages: finished stages by name, filled as the run goes.
 
     The pool of clients and the foundation model's server start when a stage first needs them and
@@ -92,6 +96,7 @@ class RunContext:
     threads: Threads = field(default_factory=Threads)
     precision: Precision = "fp32"
     drops_clients: bool = False
+    availability: Availability = field(default_factory=Availability)
     stages: dict[str, StageOutput] = field(default_factory=dict)
     _pool: ClientPool | None = field(default=None, init=False)
     _foundation: FoundationHandle | None = field(default=None, init=False)
@@ -221,47 +226,6 @@ class RunContext:
         return range(self.split.num_clients)
 
 
-def broadcast_transfers(
-    names: Sequence[str], flat: FlatState, *, stage: str, what: str, round_index: int | None
-) -> list[Transfer]:
-    """The ledger's lines for one state sent to several clients."""
-    num_bytes = payload_bytes(flat)
-    return [
-        Transfer(
-            client=name,
-            direction="downlink",
-            stage=stage,
-            what=what,
-            num_bytes=num_bytes,
-            round_index=round_index,
-        )
-        for name in names
-    ]
-
-
-def validation_dice(
-    pool: ClientPool, clients: Sequence[int], flat: FlatState, *, stage: str, unit: int
-) -> tuple[float, list[Transfer]]:
-    """Mean Dice of a state over clients' own validation pairs, and what travelled for it.
-
-    Each client counts the same, whatever its size: the aim is a model for every hospital. Only
-    the score travels here; the caller counts how the state came to the clients.
-    """
-    scores = dict(pool.map("evaluate", clients, flat, "validation"))
-    transfers = [
-        Transfer(
-            client=pool.client_name(client),
-            direction="uplink",
-            stage=stage,
-            what="validation_dice",
-            num_bytes=payload_bytes(scores[client]),
-            round_index=unit,
-        )
-        for client in sorted(scores)
-    ]
-    return sum(scores[client] for client in sorted(scores)) / len(scores), transfers
-
-
 @dataclass(frozen=True, kw_only=True)
 class MethodResult:
     """What a method gives.
@@ -271,12 +235,17 @@ class MethodResult:
         foundation: trained state of the foundation model; None if the method has none.
         rows: states of the lightweight model that the same run made on its way and that belong in
             the table, by name; for DSFedMed the plain federated model.
+        generator_quality: what was measured of the synthetic set.
+        site_norms: entries that replace those of ``lightweight`` at a site (FedBN), by site.
+        row_norms: the same for each row.
     """
 
     lightweight: State
     foundation: State | None = None
     rows: dict[str, State] = field(default_factory=dict)
     generator_quality: dict[str, Any] | None = None
+    site_norms: dict[str, State] = field(default_factory=dict)
+    row_norms: dict[str, dict[str, State]] = field(default_factory=dict)
 
 
 class Method(Protocol):
@@ -289,6 +258,14 @@ class Method(Protocol):
 
     name: str
     uses_foundation: ClassVar[bool]
+
+    def check(self, model: Segmenter, split: SplitFederation) -> None:
+        """Checks what only the model and the federation can tell; called before anything is made.
+
+        Raises:
+            ConfigurationError: a setting does not fit them.
+        """
+        ...
 
     def run(self, context: RunContext) -> MethodResult:
         """Runs the method; every file goes through the context."""

@@ -51,6 +51,9 @@ def _figures(summary: Summary, rows: list[ResultRow], group: Group) -> str:
     figures["travelled a client"] = format_bytes(summary["communication"]["per_client_bytes"])
     if rows[0].inference_ms is not None:
         figures["an image at inference"] = f"{rows[0].inference_ms:.1f} ms"
+    simulated = summary.get("simulated_seconds")
+    if simulated:
+        figures["of rounds on the virtual clock"] = format_seconds(sum(simulated.values()))
     figures["the whole run"] = format_seconds(summary["wall_seconds"]["total"])
     cells = (
         f'<div><span class="value">{escape(value)}</span>{escape(name)}</div>'

@@ -37,6 +37,10 @@ def print_table(run_dir: RunDirectory, console: Console) -> None:
     phrases = quality_phrases(summary)
     if phrases:
         _print_dim(console, f"synthetic set  {', '.join(phrases)}")
+    simulated = summary.get("simulated_seconds")
+    if simulated:
+        time = format_seconds(sum(simulated.values()))
+        _print_dim(console, f"virtual clock  {time} of simulated rounds")
     took = format_seconds(summary["wall_seconds"]["total"])
     _print_dim(console, f"run directory  {run_dir.root}  (took {took})")
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch.optim import Optimizer
@@ -14,65 +14,28 @@ from dsfedmed_ray.accounting.communication import payload_bytes
 from dsfedmed_ray.data.federation import Part
 from dsfedmed_ray.data.splits import SplitFederation
 from dsfedmed_ray.data.synthetic_samples import read_synthetic
-from dsfedmed_ray.errors import ConfigurationError
 from dsfedmed_ray.evaluation.evaluator import Predict, score
 from dsfedmed_ray.evaluation.synthesis_quality import ClientQuality, measure_client
-from dsfedmed_ray.learning.aggregation import FlatState, ResidentModel
+from dsfedmed_ray.learning.aggregation import FlatState
 from dsfedmed_ray.learning.generator_training import tune_generator
 from dsfedmed_ray.learning.generator_upload import GeneratorUpload
 from dsfedmed_ray.learning.image_generation import GenerationJob, paint_job
 from dsfedmed_ray.learning.segmentation_training import (
     Pairs,
-    SegmentationTraining,
     make_optimizer,
     train_on_pairs,
 )
 from dsfedmed_ray.models.generator import Generator
 from dsfedmed_ray.models.segmenter import SegmenterConfig
 from dsfedmed_ray.records import Sample
-from dsfedmed_ray.run_directory import write_atomically
-from dsfedmed_ray.runtime.checkpoints import save_tensors
 from dsfedmed_ray.runtime.client_program import FitOrder, FitResult
+from dsfedmed_ray.runtime.client_state import ClientFiles
 from dsfedmed_ray.runtime.devices import role_device
+from dsfedmed_ray.runtime.local_training import LocalTraining
+from dsfedmed_ray.runtime.resident_segmenter import ResidentSegmenter
 from dsfedmed_ray.seeding import derive_seed, named_torch_stream, torch_generator
 
-OptimizerState = Literal["reset", "keep"]
-
 _CACHED_PAIR_BYTES = 256 * 2**20
-
-
-@dataclass(frozen=True, kw_only=True)
-class LocalTraining:
-    """What a client does in a round.
-
-    Attributes:
-        training: schedule and loss (authors: one local epoch a round).
-        optimizer_state: ``reset`` starts each round with a fresh optimiser; ``keep`` goes on with
-            the client's own from its last round (authors), kept on the client's disk.
-        rate_decay: factor of the learning rate from round to round, in (0, 1] (authors: 1). With a
-            constant rate the average of few clients swings from round to round.
-    """
-
-    training: SegmentationTraining
-    optimizer_state: OptimizerState = "reset"
-    rate_decay: float = 0.98
-
-    def __post_init__(self) -> None:
-        if not 0 < self.rate_decay <= 1:
-            raise ConfigurationError(
-                f"method.federated.local.rate_decay is {self.rate_decay}; allowed: above 0 up to 1 "
-                "(1 keeps the learning rate)"
-            )
-        if self.optimizer_state not in ("reset", "keep"):
-            raise ConfigurationError(
-                f"method.federated.local.optimizer_state is {self.optimizer_state!r}; "
-                "allowed: reset, keep"
-            )
-
-    def in_round(self, round_index: int) -> SegmentationTraining:
-        """The training of a round, its learning rate decayed."""
-        rate = self.training.learning_rate * self.rate_decay**round_index
-        return replace(self.training, learning_rate=rate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +79,7 @@ class Hospital:
         self._pairs: OrderedDict[int, Pairs] = OrderedDict()
 
     @cached_property
-    def _resident(self) -> ResidentModel:
+    def _resident(self) -> ResidentSegmenter:
         federation = self._settings.split.federation
         model = self._settings.model.build(
             num_structures=len(federation.structures),
@@ -124,12 +87,12 @@ class Hospital:
             seed=self._settings.seed,
         )
         model.to(self._device)
-        return ResidentModel(model, tuple(model.trainable_state()))
+        return ResidentSegmenter(model, self._settings.local.kept_entries(model))
 
     @cached_property
     def _uplink_bytes(self) -> int:
         # The size of a state does not depend on its values, so it is measured once.
-        return payload_bytes(self._resident.read())
+        return payload_bytes(self._resident.shared.read())
 
     @cached_property
     def _generator(self) -> Generator:
@@ -142,22 +105,30 @@ class Hospital:
         return self._settings.split.client_name(client_id)
 
     def fit(self, client_id: int, broadcast: FlatState, order: FitOrder) -> FitResult:
-        """Trains the broadcast state on the client's training pairs (stage 3)."""
-        training = self._settings.local.in_round(order.round_index)
-        self._resident.load(broadcast)
+        """Trains the broadcast state on the client's training pairs."""
+        local = self._settings.local
+        training = local.in_round(order.round_index)
+        self._resident.shared.load(broadcast)
+        self._resident.kept.load(self._own_kept(client_id, before=order.round_index))
         optimizer = make_optimizer(self._resident.model, training)
-        if self._settings.local.optimizer_state == "keep":
+        if local.optimizer_state == "keep":
             self._load_optimizer(optimizer, client_id, order.round_index)
         pairs = self._train_pairs(client_id)
-        name = (self._settings.seed, "train_federated", order.round_index, client_id)
+        name = (self._settings.seed, order.stage, order.round_index, client_id)
         with named_torch_stream(*name, "layers"):
             loss = train_on_pairs(
-                self._resident.model, optimizer, pairs, training, torch_generator(*name, "batches")
+                self._resident.model,
+                optimizer,
+                pairs,
+                training,
+                torch_generator(*name, "batches"),
             )
-        if self._settings.local.optimizer_state == "keep":
-            self._save_optimizer(optimizer, client_id, order.round_index)
+        if local.optimizer_state == "keep":
+            self._optimizers.save(client_id, order.round_index, optimizer.state_dict())
+        if local.norm_policy == "local":
+            self._save_kept(client_id, order.round_index)
         return FitResult(
-            state=self._resident.read(),
+            state=self._resident.shared.read(),
             num_samples=len(pairs),
             metrics={"loss": loss},
             num_uplink_bytes=self._uplink_bytes,
@@ -210,13 +181,26 @@ class Hospital:
         return lambda images: model(images.to(self._device))
 
     def evaluate(self, client_id: int, state: FlatState, part: Part) -> float:
-        """Mean Dice of a state on a part of the client's own pairs."""
-        self._resident.load(state)
-        self._resident.model.eval()
-        site = self.client_name(client_id)
-        samples = self._settings.split.samples(site, part)
+        """Mean Dice of a whole state on a part of the client's own pairs."""
+        self._resident.load_whole(state)
+        return self._dice(client_id, part)
+
+    def evaluate_own(self, client_id: int, state: FlatState, part: Part, round_index: int) -> float:
+        """Mean Dice of a broadcast state joined with what the client kept, after a round."""
+        self._resident.shared.load(state)
+        self._resident.kept.load(self._own_kept(client_id, before=round_index + 1))
+        return self._dice(client_id, part)
+
+    def kept_state(self, client_id: int, round_index: int) -> FlatState:
+        """What the client kept after a round; asked for once, when the rounds are over."""
+        return self._own_kept(client_id, before=round_index + 1)
+
+    def _dice(self, client_id: int, part: Part) -> float:
+        model = self._resident.model
+        model.eval()
+        samples = self._settings.split.samples(self.client_name(client_id), part)
         scores = score(
-            lambda images: self._resident.model(images.to(self._device)),
+            lambda images: model(images.to(self._device)),
             samples,
             batch_size=self._settings.batch_size,
             with_hd95=False,
@@ -237,31 +221,35 @@ class Hospital:
         self._pairs.move_to_end(client_id)
         return self._pairs[client_id]
 
-    def _states(self, client_id: int) -> list[tuple[int, Path]]:
-        """The client's saved states by round, newest first."""
-        folder = self._settings.state_folder / f"{client_id:07d}"
-        found = [
-            (int(path.stem.removeprefix("round-")), path) for path in folder.glob("round-*.pt")
-        ]
-        return sorted(found, reverse=True)
+    @cached_property
+    def _optimizers(self) -> ClientFiles:
+        settings = self._settings
+        return ClientFiles(
+            folder=settings.state_folder, kind="optimizer", num_kept=settings.num_states_kept
+        )
 
     def _load_optimizer(self, optimizer: Optimizer, client_id: int, round_index: int) -> None:
-        # A round done again after a failure must start from the round before, not from its own end.
-        for saved_round, path in self._states(client_id):
-            if saved_round < round_index:
-                rate = optimizer.param_groups[0]["lr"]  # of this round, not of the saved one
-                optimizer.load_state_dict(torch.load(path, weights_only=True))
-                optimizer.param_groups[0]["lr"] = rate
-                return
+        saved = self._optimizers.newest(client_id, before=round_index)
+        if saved is not None:
+            rate = optimizer.param_groups[0]["lr"]  # of this round, not of the saved one
+            optimizer.load_state_dict(saved)
+            optimizer.param_groups[0]["lr"] = rate
 
-    def _save_optimizer(self, optimizer: Optimizer, client_id: int, round_index: int) -> None:
-        folder = self._settings.state_folder / f"{client_id:07d}"
-        state = optimizer.state_dict()
-        path = folder / f"round-{round_index:06d}.pt"
-        write_atomically(path, lambda temporary: save_tensors(state, temporary))
-        # What a run wrote beyond the checkpoint that it now goes on from is not the newest state.
-        states = self._states(client_id)
-        later = [file for number, file in states if number > round_index]
-        before = [file for number, file in states if number <= round_index]
-        for old in later + before[self._settings.num_states_kept :]:
-            old.unlink(missing_ok=True)
+    @cached_property
+    def _kept_files(self) -> ClientFiles:
+        # All rounds are kept: a file holds a few numbers a layer, and the rounds end with those
+        # that belong to the best of them.
+        return ClientFiles(folder=self._settings.state_folder, kind="kept", num_kept=None)
+
+    def _own_kept(self, client_id: int, *, before: int) -> FlatState:
+        if self._settings.local.norm_policy == "average":
+            return self._resident.initial_kept
+        saved = self._kept_files.newest(client_id, before=before)
+        if saved is None:
+            return self._resident.initial_kept
+        return FlatState(values=saved["values"].numpy(), counters=saved["counters"].numpy())
+
+    def _save_kept(self, client_id: int, round_index: int) -> None:
+        kept = self._resident.kept.read()
+        content = {"values": torch.tensor(kept.values), "counters": torch.tensor(kept.counters)}
+        self._kept_files.save(client_id, round_index, content)

@@ -74,6 +74,8 @@ class ClientPool(ABC):
         *,
         round_index: int,
         total_weight: int,
+        stage: str = "train_federated",
+        num_asked: int | None = None,
     ) -> RoundResult:
         """One round of federated averaging.
 
@@ -82,12 +84,17 @@ class ClientPool(ABC):
             client_ids: the round's clients.
             round_index: from 0.
             total_weight: sum of their training samples; fixes the fixed-point scale.
+            stage: whose round it is.
+            num_asked: clients that were to take part, those included that are simulated to be
+                away; None is ``client_ids`` alone.
 
         Raises:
             ClientFailureError: a client failed and the policy stops the run.
             TooFewRepliesError: too few clients replied.
         """
-        order = FitOrder(round_index=round_index, scale_bits=scale_bits_for(total_weight))
+        order = FitOrder(
+            round_index=round_index, scale_bits=scale_bits_for(total_weight), stage=stage
+        )
         total = FixedPointSum(broadcast.values.size, broadcast.counters.size, order.scale_bits)
         replies: dict[int, ClientReply] = {}
         dropped: dict[int, ClientError] = {}
@@ -103,7 +110,8 @@ class ClientPool(ABC):
                     replies.update((reply.client_id, reply) for reply in chunk.replies)
                     again += self._judge(chunk.errors, attempts, dropped)
             waiting = again
-        self.policy.require_enough(len(replies), len(client_ids), f"round {round_index + 1}")
+        asked = len(client_ids) if num_asked is None else num_asked
+        self.policy.require_enough(len(replies), asked, f"round {round_index + 1}")
         return RoundResult(
             state=total.mean(),
             replies=tuple(replies[client_id] for client_id in sorted(replies)),

@@ -14,10 +14,12 @@ class FitOrder:
     Attributes:
         round_index: from 0.
         scale_bits: fixed-point scale of the round's sums.
+        stage: whose round it is; the first word of the clients' random streams.
     """
 
     round_index: int
     scale_bits: int
+    stage: str = "train_federated"
 
 
 @dataclass(frozen=True, kw_only=True)

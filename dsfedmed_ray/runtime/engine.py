@@ -11,6 +11,7 @@ import torch
 from dsfedmed_ray.errors import ConfigurationError
 from dsfedmed_ray.learning.image_generation import GenerationJob
 from dsfedmed_ray.models.precision import PRECISIONS, Precision
+from dsfedmed_ray.runtime.availability import Availability
 from dsfedmed_ray.runtime.client import HospitalBuilder
 from dsfedmed_ray.runtime.client_pool import ClientPool, Note, SerialPool
 from dsfedmed_ray.runtime.demand import Demand
@@ -85,6 +86,7 @@ class RuntimeConfig:
         num_gpus: logical GPUs of a Ray started here; None counts the machine's.
         object_store_bytes: Ray's shared memory when it is started here.
         checkpoint_every: units between two checkpoints.
+        availability: simulated dropout and stragglers in the federated rounds.
     """
 
     clients: ClientMode = "auto"
@@ -99,6 +101,7 @@ class RuntimeConfig:
     num_gpus: int | None = None
     object_store_bytes: int = 512 * 2**20
     checkpoint_every: int = 1
+    availability: Availability = field(default_factory=Availability)
 
     def __post_init__(self) -> None:
         if self.clients not in MODES:
@@ -113,6 +116,18 @@ class RuntimeConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigurationError(f"runtime.{name} is {value}; at least 1")
+        timeout = self.failures.client_timeout_seconds
+        if self.clients == "serial" and timeout is not None:
+            raise ConfigurationError(
+                f"runtime.failures.client_timeout_seconds is {timeout:g}, but "
+                "runtime.clients=serial has no worker process to end; use pool or actors, or null"
+            )
+        if self.availability.loses_clients and self.failures.min_replies_fraction == 1.0:
+            raise ConfigurationError(
+                "runtime.availability takes clients out of rounds, but "
+                "runtime.failures.min_replies_fraction=1 asks every client for a reply; lower it, "
+                "for example to 0.5"
+            )
 
 
 class Engine(Protocol):

@@ -115,6 +115,7 @@ def open_context() -> OpenContext:
                 stop=stop,
                 threads=runtime.threads,
                 checkpoint_every=runtime.checkpoint_every,
+                availability=runtime.availability,
             )
             try:
                 yield context

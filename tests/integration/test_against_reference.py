@@ -20,15 +20,15 @@ from dsfedmed_ray.learning.mutual_distillation import Distillation
 from dsfedmed_ray.learning.segmentation_training import SegmentationTraining
 from dsfedmed_ray.methods.dsfedmed.measure_synthesis import SynthesisChecks
 from dsfedmed_ray.methods.dsfedmed.pipeline import DSFedMed
-from dsfedmed_ray.methods.fedavg import FederatedTraining
+from dsfedmed_ray.methods.federated_training import FederatedTraining
 from dsfedmed_ray.methods.method import MethodResult, RunContext
 from dsfedmed_ray.models.generator import EmbeddedGeneratorConfig
 from dsfedmed_ray.models.litemedsam import LiteMedSAMConfig
 from dsfedmed_ray.models.segmenter import State
 from dsfedmed_ray.models.unet import UNetConfig
-from dsfedmed_ray.runtime.client import LocalTraining
 from dsfedmed_ray.runtime.devices import role_threads
 from dsfedmed_ray.runtime.engine import RuntimeConfig, Threads
+from dsfedmed_ray.runtime.local_training import LocalTraining
 
 SEED = 3
 LIGHTWEIGHT = UNetConfig(channels=(8, 16), num_res_units=0)

@@ -18,13 +18,12 @@ from dsfedmed_ray.methods.dsfedmed.select_samples import (
     selected_samples,
     whole_pool,
 )
+from dsfedmed_ray.methods.exchange import broadcast_transfers, validation_dice
 from dsfedmed_ray.methods.method import (
     FOUNDATION_FILE,
     MODEL_FILE,
     RunContext,
-    broadcast_transfers,
     layout_of,
-    validation_dice,
 )
 from dsfedmed_ray.methods.resumable import UnitResult
 from dsfedmed_ray.models.segmenter import State

@@ -17,7 +17,7 @@ from dsfedmed_ray.methods.dsfedmed.generation_plan import planned_jobs
 from dsfedmed_ray.methods.method import RunContext
 from dsfedmed_ray.records import ProgressRecord, SyntheticSample
 from dsfedmed_ray.run_directory import write_json
-from dsfedmed_ray.runtime.client import LocalTraining
+from dsfedmed_ray.runtime.local_training import LocalTraining
 
 STAGE = "measure_synthesis"
 QUALITY_FILE = "quality.json"

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from safetensors.torch import load_file
 
+from dsfedmed_ray.data.splits import SplitFederation
 from dsfedmed_ray.errors import ConfigurationError
 from dsfedmed_ray.learning.foundation_adaptation import Adaptation
 from dsfedmed_ray.learning.learnability import Selection
@@ -22,7 +23,9 @@ from dsfedmed_ray.methods.dsfedmed import (
     tune_generators,
 )
 from dsfedmed_ray.methods.dsfedmed.measure_synthesis import SynthesisChecks
-from dsfedmed_ray.methods.fedavg import FederatedTraining, federated_stage
+from dsfedmed_ray.methods.fedavg import federated_stage
+from dsfedmed_ray.methods.federated_training import FederatedTraining
+from dsfedmed_ray.methods.local_norms import read_site_norms
 from dsfedmed_ray.methods.method import (
     FOUNDATION_FILE,
     MODEL_FILE,
@@ -30,6 +33,7 @@ from dsfedmed_ray.methods.method import (
     RunContext,
     StageOutput,
 )
+from dsfedmed_ray.models.segmenter import Segmenter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +65,10 @@ class DSFedMed:
                 f"method.samples_per_client is {self.samples_per_client}; at least 1"
             )
 
+    def check(self, model: Segmenter, split: SplitFederation) -> None:
+        """See :class:`~dsfedmed_ray.methods.method.Method`."""
+        self.federated.check(model, split)
+
     def run(self, context: RunContext) -> MethodResult:
         """Runs the five stages."""
         uploads = self._tune_generators(context)
@@ -74,6 +82,7 @@ class DSFedMed:
             foundation=load_file(distilled.folder / FOUNDATION_FILE),
             generator_quality=quality,
             rows={"fedavg": load_file(federated.folder / MODEL_FILE)},
+            row_norms={"fedavg": read_site_norms(federated.folder)},
         )
 
     def _tune_generators(self, context: RunContext) -> StageOutput:

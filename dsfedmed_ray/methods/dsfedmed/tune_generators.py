@@ -14,7 +14,7 @@ from dsfedmed_ray.learning.generator_upload import GeneratorUpload
 from dsfedmed_ray.methods.method import RunContext
 from dsfedmed_ray.records import ProgressRecord, Transfer
 from dsfedmed_ray.run_directory import write_atomically
-from dsfedmed_ray.runtime.client import LocalTraining
+from dsfedmed_ray.runtime.local_training import LocalTraining
 
 STAGE = "tune_generators"
 

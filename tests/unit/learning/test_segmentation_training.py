@@ -13,6 +13,7 @@ from dsfedmed_ray.learning.segmentation_training import (
     augmented,
     batches_of_indices,
     make_optimizer,
+    num_processed,
     train_on_pairs,
 )
 from dsfedmed_ray.records import Sample
@@ -131,3 +132,11 @@ def test_optimizers_hold_trainable_parameters_only(name: str, kind: type) -> Non
 def test_impossible_settings(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         SegmentationTraining(**changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(1, None), (3, None), (1, 1), (1, 3), (1, 8)])
+def test_the_number_of_processed_samples(epochs: int, steps: int | None) -> None:
+    """Counted without drawing a batch."""
+    config = SegmentationTraining(epochs=epochs, steps=steps, batch_size=2)
+    drawn = sum(len(batch) for batch in batches_of_indices(5, config, stream()))
+    assert num_processed(5, config) == drawn

@@ -1,15 +1,13 @@
 """Where a run's work happens: in this process, or on Ray. Both give the same bits."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
 
 from dsfedmed_ray.errors import ConfigurationError
-from dsfedmed_ray.learning.image_generation import GenerationJob
 from dsfedmed_ray.models.precision import PRECISIONS, Precision
 from dsfedmed_ray.runtime.availability import Availability
 from dsfedmed_ray.runtime.client import HospitalBuilder
@@ -19,7 +17,7 @@ from dsfedmed_ray.runtime.devices import role_threads
 from dsfedmed_ray.runtime.failures import FailurePolicy
 from dsfedmed_ray.runtime.foundation_server import FoundationServer, FoundationSettings
 from dsfedmed_ray.runtime.pending import Done, FoundationHandle, Pending
-from dsfedmed_ray.runtime.synthetic_store import generate_here
+from dsfedmed_ray.runtime.synthetic_store import GenerationOrder, generate_here
 
 ClientMode = Literal["serial", "actors", "pool", "auto"]
 MODES = ("serial", "actors", "pool", "auto")
@@ -141,23 +139,8 @@ class Engine(Protocol):
         """Starts the foundation model's server."""
         ...
 
-    def generate(
-        self,
-        generator: Any,
-        uploads: dict[str, Path],
-        jobs: Sequence[GenerationJob],
-        folder: Path,
-        on_job: Callable[[int], None],
-    ) -> None:
-        """Runs generation jobs and writes the synthetic set into ``folder``.
-
-        Args:
-            generator: the generator's configuration.
-            uploads: each client's upload file.
-            jobs: what to generate.
-            folder: receives Parquet files.
-            on_job: called with 0, 1, ... as jobs end.
-        """
+    def generate(self, order: GenerationOrder) -> None:
+        """Runs generation jobs and writes the synthetic set."""
         ...
 
 
@@ -208,23 +191,12 @@ class SerialEngine:
             )
         )
 
-    def generate(
-        self,
-        generator: Any,
-        uploads: dict[str, Path],
-        jobs: Sequence[GenerationJob],
-        folder: Path,
-        on_job: Callable[[int], None],
-    ) -> None:
+    def generate(self, order: GenerationOrder) -> None:
         """See :class:`Engine`."""
         generate_here(
-            generator,
-            uploads,
-            jobs,
-            folder,
+            order,
             num_threads=self._config.threads.generator,
             num_gpus=_gpus_here(self._config.resources.generator),
-            on_job=on_job,
         )
 
 

@@ -4,17 +4,15 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import ray
 
 from dsfedmed_ray import __version__
 from dsfedmed_ray.errors import ResourceError
-from dsfedmed_ray.learning.image_generation import GenerationJob
 from dsfedmed_ray.runtime.client import HospitalBuilder
 from dsfedmed_ray.runtime.client_pool import ClientPool, Note
 from dsfedmed_ray.runtime.cluster_check import check_cluster, check_project_version
@@ -25,7 +23,7 @@ from dsfedmed_ray.runtime.foundation_server import FoundationSettings
 from dsfedmed_ray.runtime.pending import FoundationHandle
 from dsfedmed_ray.runtime.placement import Placement, require_possible
 from dsfedmed_ray.runtime.ray_pool import RayPool
-from dsfedmed_ray.runtime.synthetic_store import generate_on_ray
+from dsfedmed_ray.runtime.synthetic_store import GenerationOrder, generate_on_ray
 
 ACTOR_BYTES = 700 * 2**20
 """Memory of a client actor before its model and data, for ``auto`` to judge what fits."""
@@ -169,25 +167,14 @@ class RayEngine:
             demand,
         )
 
-    def generate(
-        self,
-        generator: Any,
-        uploads: dict[str, Path],
-        jobs: Sequence[GenerationJob],
-        folder: Path,
-        on_job: Callable[[int], None],
-    ) -> None:
+    def generate(self, order: GenerationOrder) -> None:
         """See :class:`~dsfedmed_ray.runtime.engine.Engine`."""
         self._check_room_for_generators()
         generate_on_ray(
-            generator,
-            uploads,
-            jobs,
-            folder,
+            order,
             num_threads=self._config.threads.generator,
             demand=self._generator_demand,
             num_actors=self._config.resources.num_generators,
-            on_job=on_job,
             note=self._note,
         )
 

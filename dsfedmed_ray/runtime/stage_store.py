@@ -4,6 +4,7 @@ A stage's key is a hash of its name, the configuration that touches it, the keys
 the package's own code. Runs, trials and comparisons that agree on all of these share the stage.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -22,6 +23,8 @@ from dsfedmed_ray.errors import RunDirectoryError
 
 POLL_SECONDS = 0.2
 """Between two looks at a stage that another run is doing."""
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 _CODE_THAT_DECIDES = ("seeding.py", "data", "models", "learning", "runtime", "methods")
 
@@ -91,7 +94,8 @@ class StageStore:
         """Holds a key: of several runs that need a stage at once, one does it and the others wait.
 
         The lock is the operating system's and ends with the process that holds it, however it
-        ends. A run holds one key at a time, so that no two can wait for each other.
+        ends. A run holds one key at a time, so that no two can wait for each other. What runs that
+        were killed have left half-written is removed on entering.
 
         Args:
             key: of the stage; look for it again inside the block.
@@ -111,6 +115,7 @@ class StageStore:
             while not _locked(file):
                 waiting()
                 time.sleep(POLL_SECONDS)
+            self._remove_left_behind(key)
             yield
 
     @contextmanager
@@ -120,17 +125,35 @@ class StageStore:
         If another run published the same key meanwhile, its folder stays: the content is the same.
 
         Raises:
-            RunDirectoryError: the store cannot be written; nothing is published.
+            RunDirectoryError: the store cannot be written; nothing is published. An OSError of the
+                block that is not about the store is raised as it is.
         """
         temporary = self.root / f".{key}.{uuid.uuid4().hex[:8]}"
         try:
             temporary.mkdir(parents=True)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        try:
             yield temporary
             self._publish(temporary, self.root / key)
         except OSError as error:
-            raise self._unwritable(error) from error
+            if _is_about(error, temporary):
+                raise self._unwritable(error) from error
+            raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+    def _remove_left_behind(self, held: str) -> None:
+        """Removes temporary folders whose writers are dead: nobody holds their keys.
+
+        Args:
+            held: the key that the caller holds; its other writers are dead as well.
+        """
+        for folder in self.root.glob(".*.????????"):
+            key = folder.name[1:].rpartition(".")[0]
+            with (self.root / ".locks" / key).open("a") as file:
+                if key == held or _locked(file):
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def _publish(self, temporary: Path, final: Path) -> None:
         try:
@@ -144,6 +167,14 @@ class StageStore:
             f"cannot write the stage store {self.root}: {error.strerror or error}; "
             "free space or choose another folder with store.dir=PATH"
         )
+
+
+def _is_about(error: OSError, folder: Path) -> bool:
+    """Whether an error says that a folder cannot be written; else it is about something else."""
+    if error.filename is not None and Path(error.filename).is_relative_to(folder):
+        return True
+    # Writers of tensors know neither path nor number of their errors.
+    return error.errno in _NO_SPACE or (type(error) is OSError and error.errno is None)
 
 
 def _locked(file: IO[str]) -> bool:

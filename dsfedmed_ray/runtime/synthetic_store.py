@@ -9,6 +9,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -58,37 +59,43 @@ class JobRunner:
         return pa.concat_tables([self.run(job) for job in jobs])
 
 
-def generate_here(
-    generator: Any,
-    uploads: dict[str, Path],
-    jobs: Sequence[GenerationJob],
-    folder: Path,
-    *,
-    num_threads: int,
-    num_gpus: float,
-    on_job: Callable[[int], None],
-) -> None:
-    """Runs jobs one after the other in this process and writes them to ``folder``."""
+@dataclass(frozen=True, kw_only=True)
+class GenerationOrder:
+    """What stage 2 asks of an engine.
+
+    Attributes:
+        generator: the generator's configuration.
+        uploads: each client's upload file.
+        jobs: what to generate.
+        folder: receives Parquet files.
+        on_job: called with 0, 1, ... as jobs end.
+    """
+
+    generator: Any
+    uploads: dict[str, Path]
+    jobs: Sequence[GenerationJob]
+    folder: Path
+    on_job: Callable[[int], None]
+
+
+def generate_here(order: GenerationOrder, *, num_threads: int, num_gpus: float) -> None:
+    """Runs jobs one after the other in this process and writes them."""
     before = torch.get_num_threads()
     try:
-        runner = JobRunner(generator, uploads, num_threads, num_gpus)
-        for index, job in enumerate(jobs):
-            write_synthetic(runner.run(job), folder / f"part-{index:05d}.parquet")
-            on_job(index)
+        runner = JobRunner(order.generator, order.uploads, num_threads, num_gpus)
+        for index, job in enumerate(order.jobs):
+            write_synthetic(runner.run(job), order.folder / f"part-{index:05d}.parquet")
+            order.on_job(index)
     finally:
         torch.set_num_threads(before)
 
 
 def generate_on_ray(
-    generator: Any,
-    uploads: dict[str, Path],
-    jobs: Sequence[GenerationJob],
-    folder: Path,
+    order: GenerationOrder,
     *,
     num_threads: int,
     demand: Demand,
     num_actors: int,
-    on_job: Callable[[int], None],
     note: Callable[[str], None],
 ) -> None:
     """Runs jobs as a Ray Dataset over generator actors; each job becomes one Parquet file.
@@ -102,15 +109,13 @@ def generate_on_ray(
     from ray.exceptions import RayActorError
 
     for attempt in range(1, MAX_ATTEMPTS + 1):
-        dataset = _dataset(
-            generator, uploads, jobs, num_threads=num_threads, demand=demand, num_actors=num_actors
-        )
+        dataset = _dataset(order, num_threads=num_threads, demand=demand, num_actors=num_actors)
         try:
-            with _counting_files(folder, on_job):
-                dataset.write_parquet(str(folder))
+            with _counting_files(order.folder, order.on_job):
+                dataset.write_parquet(str(order.folder))
             return
         except RayActorError as error:
-            for path in folder.glob("*.parquet"):
+            for path in order.folder.glob("*.parquet"):
                 path.unlink()
             if attempt == MAX_ATTEMPTS:
                 raise WorkerLostError(
@@ -120,15 +125,7 @@ def generate_on_ray(
             note("a generator actor died; the synthetic set is started again")
 
 
-def _dataset(
-    generator: Any,
-    uploads: dict[str, Path],
-    jobs: Sequence[GenerationJob],
-    *,
-    num_threads: int,
-    demand: Demand,
-    num_actors: int,
-) -> Any:
+def _dataset(order: GenerationOrder, *, num_threads: int, demand: Demand, num_actors: int) -> Any:
     import ray.data
     from ray.data import ActorPoolStrategy, DataContext
     from ray.data._internal.tensor_extensions.arrow import FixedShapeTensorFormat
@@ -140,17 +137,22 @@ def _dataset(
     data_context.arrow_fixed_shape_tensor_format = FixedShapeTensorFormat.ARROW_NATIVE
     data_context.enable_progress_bars = False
     keep_data_inside(data_context)
-    rows = [{"job": pickle.dumps(job)} for job in jobs]
+    rows = [{"job": pickle.dumps(job)} for job in order.jobs]
     with warnings.catch_warnings():
         # Ray Data restarts actors for ever unless max_restarts says otherwise, and there is no
         # other way yet to say it than the one it has begun to deprecate.
         warnings.simplefilter("ignore", RayDeprecationWarning)
         return ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             JobRunner,
-            fn_constructor_args=(generator, uploads, num_threads, float(demand.num_gpus)),
+            fn_constructor_args=(
+                order.generator,
+                order.uploads,
+                num_threads,
+                float(demand.num_gpus),
+            ),
             batch_size=1,
             batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=min(num_actors, len(jobs))),
+            compute=ActorPoolStrategy(size=min(num_actors, len(order.jobs))),
             num_cpus=demand.num_cpus,
             num_gpus=float(demand.num_gpus),
             resources=dict(demand.resources) or None,

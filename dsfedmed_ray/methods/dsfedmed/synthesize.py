@@ -10,6 +10,7 @@ from dsfedmed_ray.errors import ConfigurationError
 from dsfedmed_ray.methods.dsfedmed.generation_plan import planned_jobs
 from dsfedmed_ray.methods.method import RunContext
 from dsfedmed_ray.records import ProgressRecord
+from dsfedmed_ray.runtime.synthetic_store import GenerationOrder
 
 STAGE = "synthesize"
 
@@ -37,7 +38,15 @@ def synthesize(context: RunContext, samples_per_client: int, uploads: Path, fold
             context.progress.advance(record)
             context.stop.raise_if_set(context.resume_hint)
 
-        context.engine.generate(context.generator, paths, jobs, folder, on_job)
+        context.engine.generate(
+            GenerationOrder(
+                generator=context.generator,
+                uploads=paths,
+                jobs=jobs,
+                folder=folder,
+                on_job=on_job,
+            )
+        )
     seconds = time.perf_counter() - started
     context.journal.progress(
         ProgressRecord(

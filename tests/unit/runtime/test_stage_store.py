@@ -119,3 +119,36 @@ def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
     message = r"cannot write the stage store .*file: .*; free space or choose .* store\.dir=PATH"
     with pytest.raises(RunDirectoryError, match=message), store.publishing("train-1"):
         pass
+
+
+def test_an_error_of_something_else_keeps_its_name(tmp_path: Path) -> None:
+    """A file of the data that is gone is no reason to choose another store."""
+    store = StageStore(tmp_path / "store")
+    with pytest.raises(FileNotFoundError, match="image_07"), store.publishing("train-1"):
+        (tmp_path / "image_07.png").read_bytes()
+    with pytest.raises(ConnectionResetError), store.publishing("train-1"):
+        raise ConnectionResetError(104, "Connection reset by peer")
+    assert list(store.root.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), OSError("I/O error (is the disk full?)")]
+)
+def test_a_full_disk_is_about_the_store(error: OSError, tmp_path: Path) -> None:
+    message = r"cannot write the stage store .*(No space left|I/O error).*; free space or"
+    with pytest.raises(RunDirectoryError, match=message), StageStore(tmp_path).publishing("a-1"):
+        raise error
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
+    """Of the key that is entered and of others, but not while somebody is at them."""
+    store = StageStore(tmp_path)
+    for key in ("train-1", "tune-2", "adapt-3"):
+        (tmp_path / f".{key}.0123abcd" / "half").mkdir(parents=True)
+    with store.alone("adapt-3", waiting=lambda: None):
+        assert not (tmp_path / ".adapt-3.0123abcd").exists()
+        with store.publishing("adapt-3"):
+            (at_work,) = tmp_path.glob(".adapt-3.*")
+            with store.alone("train-1", waiting=lambda: None):
+                assert at_work.is_dir()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".locks", "adapt-3"]

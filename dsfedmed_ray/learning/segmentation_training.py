@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from dsfedmed_ray.errors import ConfigurationError
 from dsfedmed_ray.learning.augmentation import Augmentation, draw_turn, turn, vary_light
+from dsfedmed_ray.learning.lean_optimizer import lean_optimizer, take_step
 from dsfedmed_ray.learning.losses import segmentation_loss
 from dsfedmed_ray.records import Sample
 
@@ -105,17 +106,20 @@ class Pairs:
 
 
 def make_optimizer(model: nn.Module, config: SegmentationTraining) -> Optimizer:
-    """The optimiser of a model's trainable parameters."""
+    """The optimiser of a model's trainable parameters; :func:`take_step` steps it."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     if config.optimizer == "sgd":
-        return torch.optim.SGD(
+        return lean_optimizer(
+            torch.optim.SGD,
             parameters,
             lr=config.learning_rate,
             momentum=0.9,
             weight_decay=config.weight_decay,
         )
     kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    return kind(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+    return lean_optimizer(
+        kind, parameters, lr=config.learning_rate, weight_decay=config.weight_decay
+    )
 
 
 def batches_of_indices(
@@ -182,7 +186,7 @@ def train_on_pairs(
         loss = segmentation_loss(model(images), masks, config.positive_weight).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        optimizer.step()
+        take_step(optimizer)
         losses.append(loss.detach())
         if on_step is not None:
             on_step(step, float(loss.detach()))

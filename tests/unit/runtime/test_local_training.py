@@ -10,8 +10,9 @@ from dsfedmed_ray.data.splits import LeaveOneSiteOut
 from dsfedmed_ray.errors import ConfigurationError
 from dsfedmed_ray.learning.segmentation_training import SegmentationTraining
 from dsfedmed_ray.models.unet import UNetConfig
-from dsfedmed_ray.runtime.client import HospitalBuilder, LocalTraining
+from dsfedmed_ray.runtime.client import HospitalBuilder
 from dsfedmed_ray.runtime.client_program import FitOrder
+from dsfedmed_ray.runtime.local_training import LocalTraining
 
 TRAINING = SegmentationTraining(learning_rate=0.008, batch_size=2, steps=1)
 
@@ -41,9 +42,9 @@ def test_a_kept_optimiser_goes_on_at_the_new_rate(tmp_path: Path) -> None:
         state_folder=tmp_path,
     )
     hospital = builder()
-    start = hospital._resident.read()
+    start = hospital._resident.shared.read()
     for round_index in range(2):
         hospital.fit(0, start, FitOrder(round_index=round_index, scale_bits=20))
-    saved = torch.load(tmp_path / "0000000" / "round-000001.pt", weights_only=True)
+    saved = torch.load(tmp_path / "0000000" / "optimizer-000001.pt", weights_only=True)
     assert saved["param_groups"][0]["lr"] == 0.004
     assert saved["state"][0]["step"].item() == 2

@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch.nn import functional
 
 Floats = NDArray[np.floating]
@@ -123,6 +122,8 @@ def _vessels(random: Random, size: int, root: Floats) -> Floats:
         (root.copy(), random.uniform(0, 2 * np.pi), random.uniform(0.8, 2.6))
         for _ in range(random.integers(3, 8))
     ]
+    from scipy import ndimage  # half a second that most processes never need
+
     budget = 24
     while tips and budget > 0:
         budget -= 1

@@ -11,10 +11,11 @@ from dsfedmed_ray import cli
 from dsfedmed_ray.data.brain_sites import BrainSites, BrainSitesConfig
 from dsfedmed_ray.data.splits import LeaveOneSiteOut
 from dsfedmed_ray.learning.segmentation_training import SegmentationTraining
-from dsfedmed_ray.methods.fedavg import FederatedTraining, federated_stage
+from dsfedmed_ray.methods.fedavg import federated_stage
+from dsfedmed_ray.methods.federated_training import FederatedTraining
 from dsfedmed_ray.run_directory import read_json_lines
-from dsfedmed_ray.runtime.client import LocalTraining
 from dsfedmed_ray.runtime.engine import RuntimeConfig
+from dsfedmed_ray.runtime.local_training import LocalTraining
 
 
 class AskedSites(BrainSites):

@@ -14,7 +14,13 @@ from dsfedmed_ray.learning.generator_upload import GeneratorUpload
 from dsfedmed_ray.learning.mask_sources import perturb_masks
 from dsfedmed_ray.models.generator import Generator
 from dsfedmed_ray.models.image_space import Condition
-from dsfedmed_ray.models.layout import SMALLEST_COUNT, Layout
+from dsfedmed_ray.models.layout import (
+    COARSE_GRID,
+    ENOUGH_FOR_DETAIL,
+    FINE_GRID,
+    SMALLEST_COUNT,
+    Layout,
+)
 from dsfedmed_ray.records import Sample
 from dsfedmed_ray.seeding import derive_seed, torch_generator
 
@@ -146,13 +152,14 @@ def shared_layout(
     """The layout of the pairs as tuning sees them, mirrored or turned; None of too few pairs."""
     if not generator.settings.layout or len(images) < SMALLEST_COUNT:
         return None
+    grid = FINE_GRID if len(images) >= ENOUGH_FOR_DETAIL else COARSE_GRID
     kind = generator.settings.augmentation
     if kind == "dihedral":
         images = torch.cat([torch.rot90(images, turns, (2, 3)) for turns in range(4)])
         masks = torch.cat([torch.rot90(masks, turns, (2, 3)) for turns in range(4)])
     if kind != "none":
         images, masks = torch.cat([images, images.flip(3)]), torch.cat([masks, masks.flip(3)])
-    return generator.space.layout(images, masks)
+    return generator.space.layout(images, masks, grid)
 
 
 def augment(
@@ -236,9 +243,11 @@ def _upload(
         sent = sent[:0]
     elif settings.masks == "perturbed":
         repeated = np.concatenate([sent] * settings.masks_per_pair)
-        sent = perturb_masks(
+        sent, moves = perturb_masks(
             repeated, strength=settings.perturbation, seed=derive_seed(seed, "sent_masks")
         )
+        style = style.repeat(settings.masks_per_pair, 1)
+        style = generator.space.moved(style, moves.to(style.device))
     state = generator.controlnet_state()
     return GeneratorUpload(
         controlnet={

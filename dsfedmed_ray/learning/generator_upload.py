@@ -24,8 +24,8 @@ class GeneratorUpload:
     Attributes:
         controlnet: the tuned parameters by name, ``float16`` or ``float32``.
         masks: ``uint8 [count, height, width, structures]``; count is 0 where the server draws.
-        style: ``float32 [pairs, size]``, region statistics of each private image; size may be 0.
-            Mask i belongs to the style i modulo the number of pairs.
+        style: ``float32 [rows, size]``, region statistics and pose of each private image, once
+            for each perturbed mask of it; size may be 0. Mask i belongs to row i.
         final_loss: mean denoising loss of the last tenth of the steps.
         layout: what all private images share, place by place (``models/layout.py``); empty where
             it is not used.

@@ -15,6 +15,7 @@ from dsfedmed_ray.models.generator import Generator
 from dsfedmed_ray.models.generator_settings import GeneratorSettings
 from dsfedmed_ray.models.layout import Layout
 from dsfedmed_ray.models.painting import AREA, FIRST_STRUCTURE, NUM_FEATURES
+from dsfedmed_ray.models.pose import POSE_SIZE
 from dsfedmed_ray.records import MaskArray, MaskOrigin, SyntheticSample
 from dsfedmed_ray.seeding import derive_seed, numpy_generator, torch_generator
 
@@ -102,7 +103,8 @@ def _choose(
         _, height, width, structures = upload.masks.shape
         shapes = np.tile(np.array(TYPICAL_SHAPE, np.float32), (num_samples, structures, 1))
         if styles.shape[1]:
-            regions = styles.reshape(num_samples, FIRST_STRUCTURE + structures, NUM_FEATURES)
+            statistics = styles[:, :-POSE_SIZE]
+            regions = statistics.reshape(num_samples, FIRST_STRUCTURE + structures, NUM_FEATURES)
             shapes = regions[:, FIRST_STRUCTURE:, AREA : AREA + 2]
         drawn_seed = derive_seed(seed, "procedural_masks", client)
         drawn = procedural_masks(shapes, height=height, width=width, seed=drawn_seed)

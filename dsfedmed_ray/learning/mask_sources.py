@@ -6,7 +6,9 @@ they leave; ``procedural`` ones are drawn by the server, which knows at most are
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional
 
 from dsfedmed_ray.models.procedural_shapes import draw_ellipses
@@ -20,7 +22,9 @@ ELASTIC_SHIFT = 0.03
 ELASTIC_GRID = 5
 
 
-def perturb_masks(masks: MaskArray, *, strength: float, seed: int) -> MaskArray:
+def perturb_masks(
+    masks: MaskArray, *, strength: float, seed: int
+) -> tuple[MaskArray, Float[Tensor, "count 2 3"]]:
     """Deforms each mask by its own rotation, scaling, shift and smooth elastic displacement.
 
     Args:
@@ -30,33 +34,38 @@ def perturb_masks(masks: MaskArray, *, strength: float, seed: int) -> MaskArray:
         seed: of the deformations.
 
     Returns:
-        Masks of the same shape; what is drawn in from beyond the border is mirrored.
+        Masks of the same shape, where what is drawn in from beyond the border is mirrored; and the
+        affine part of each deformation, as ``torch.nn.functional.affine_grid`` takes it.
     """
     if not len(masks):
-        return masks
+        return masks, torch.zeros(0, 2, 3)
     random = torch_generator(seed, "perturb_masks")
     maps = torch.from_numpy(np.ascontiguousarray(masks.transpose(0, 3, 1, 2))).float()
-    grid = _deformed_grid(maps.shape[0], maps.shape[2:], strength, random)
+    affine = _random_affine(len(masks), strength, random)
+    grid = functional.affine_grid(affine, [*maps.shape], align_corners=False)
+    grid = grid + _elastic_shift(len(masks), maps.shape[2:], random) * strength
     moved = functional.grid_sample(maps, grid, padding_mode="reflection", align_corners=False)
-    return (moved > 0.5).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    return (moved > 0.5).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy(), affine
 
 
-def _deformed_grid(
-    count: int, size: torch.Size, strength: float, random: torch.Generator
-) -> torch.Tensor:
-    """Where each pixel of the new masks looks, in units of half the side."""
+def _random_affine(count: int, strength: float, random: torch.Generator) -> Tensor:
+    """Where each place of the new masks looks, in units of half the side."""
 
-    def between(bound: float) -> torch.Tensor:
+    def between(bound: float) -> Tensor:
         return (torch.rand(count, generator=random) * 2 - 1) * bound * strength
 
     angle, scaling = between(LARGEST_ANGLE), 1 + between(LARGEST_SCALING)
     cosine, sine = torch.cos(angle) * scaling, torch.sin(angle) * scaling
     across, down = between(2 * LARGEST_SHIFT), between(2 * LARGEST_SHIFT)
     rows = [torch.stack([cosine, -sine, across], 1), torch.stack([sine, cosine, down], 1)]
-    affine = functional.affine_grid(torch.stack(rows, 1), [count, 1, *size], align_corners=False)
+    return torch.stack(rows, 1)
+
+
+def _elastic_shift(count: int, size: torch.Size, random: torch.Generator) -> Tensor:
+    """A smooth random displacement of each place, in units of half the side."""
     coarse = torch.randn((count, 2, ELASTIC_GRID, ELASTIC_GRID), generator=random)
     elastic = functional.interpolate(coarse, tuple(size), mode="bicubic", align_corners=True)
-    return affine + elastic.permute(0, 2, 3, 1) * ELASTIC_SHIFT * strength
+    return elastic.permute(0, 2, 3, 1) * ELASTIC_SHIFT
 
 
 def procedural_masks(

@@ -21,6 +21,7 @@ from dsfedmed_ray.models.painting import (
     STD,
     WHOLE,
 )
+from dsfedmed_ray.models.pose import POSE_SIZE
 
 Styles = NDArray[np.float32]
 
@@ -49,7 +50,7 @@ def diversify_style(
             continue
         if others and random.random() < 0.5:
             pool = others[int(random.integers(len(others)))]
-            mixed[index] = pool[random.integers(len(pool))]
+            mixed[index, :-POSE_SIZE] = pool[random.integers(len(pool)), :-POSE_SIZE]
         mixed[index] = shift_style(mixed[index], random)
     return mixed
 
@@ -60,7 +61,7 @@ def shift_style(style: Styles, random: np.random.Generator) -> Styles:
     All regions share one channel order, inversion and gain; each structure then moves a little on
     its own, so that structures may become dimmer than, or as bright as, what surrounds them.
     """
-    regions = style.reshape(-1, NUM_FEATURES).copy()
+    regions = style[:-POSE_SIZE].reshape(-1, NUM_FEATURES).copy()
     means, spread = regions[:, MEAN], regions[:, STD]
     order = random.permutation(3)
     means, spread = means[:, order], spread[:, order]
@@ -76,4 +77,4 @@ def shift_style(style: Styles, random: np.random.Generator) -> Styles:
     regions[:, STD] = np.clip(spread * roughness, 0, 0.5)
     for feature in (DEVIATION, COARSE, FINE, CHROMA):
         regions[:, feature] = np.clip(regions[:, feature] * roughness, 0, 0.5)
-    return regions.reshape(-1).astype(np.float32)
+    return np.concatenate([regions.reshape(-1), style[-POSE_SIZE:]]).astype(np.float32)

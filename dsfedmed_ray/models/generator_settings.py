@@ -39,7 +39,7 @@ class GeneratorSettings:
         style_diversity: share of synthetic images in a style of another client or of shifted
             contrast and colour; 0 keeps to the client's styles.
         grain: strength of the noise that stands for detail the latents lose; 1 matches its energy.
-        layout: whether clients also send what their images share at 16x16 places, which aligned
+        layout: whether clients also send what their images share in a common frame, which aligned
             scans need and slides do not use.
         residual_energy: most energy of a latent channel in a synthetic image, as a part of what it
             has in the client's images; below 1 draws calmer images than real ones. Needs the

@@ -35,6 +35,7 @@ from dsfedmed_ray.models.painting import (
     spread,
     with_shape_of,
 )
+from dsfedmed_ray.models.pose import POSE_SIZE, image_poses, join_style, moved, split_style
 
 if TYPE_CHECKING:  # diffusers takes seconds to import
     from dsfedmed_ray.models.latent_codec import LinearCodec
@@ -95,12 +96,19 @@ class ImageSpace(Protocol):
         """The condition of each mask in its style, over what the client's images share."""
         ...
 
+    def moved(
+        self, style: Float[Tensor, "batch style"], moves: Float[Tensor, "batch 2 3"]
+    ) -> Float[Tensor, "batch style"]:
+        """The styles of images after an affine move, see :func:`~.pose.moved`."""
+        ...
+
     def layout(
         self,
         images: Float[Tensor, "count 3 height width"],
         masks: Float[Tensor, "count structures height width"],
+        grid: int,
     ) -> Layout | None:
-        """What these images share; None where layouts are not used."""
+        """What these images share, at ``grid`` places a side; None where layouts are not used."""
         ...
 
     def encode(
@@ -133,16 +141,17 @@ class PaintedSpace:
         self.codec = codec
 
     def style_size(self, num_structures: int) -> int:
-        """Tokens (whole, far and near ground, structures) times features."""
-        return (FIRST_STRUCTURE + num_structures) * NUM_FEATURES
+        """Tokens (whole, far and near ground, structures) times features, and the pose."""
+        return (FIRST_STRUCTURE + num_structures) * NUM_FEATURES + POSE_SIZE
 
     def measure(
         self,
         images: Float[Tensor, "batch 3 height width"],
         masks: Float[Tensor, "batch structures height width"],
     ) -> Float[Tensor, "batch style"]:
-        """Region statistics, flattened."""
-        return measure_style(images, region_weights(masks), self._reconstruct).flatten(1)
+        """Region statistics and pose, flattened."""
+        statistics = measure_style(images, region_weights(masks), self._reconstruct)
+        return join_style(statistics.flatten(1), image_poses(images))
 
     def condition(
         self,
@@ -152,12 +161,13 @@ class PaintedSpace:
     ) -> Condition:
         """Painting, label map and style tokens."""
         regions = region_weights(masks)
-        styles = with_shape_of(style.reshape(style.shape[0], -1, NUM_FEATURES), regions)
+        statistics, poses = split_style(style)
+        styles = with_shape_of(statistics.reshape(style.shape[0], -1, NUM_FEATURES), regions)
         painting = paint(regions, styles)
         fine = spread(styles[:, 1:, FINE : FINE + 1], regions)
         if layout is not None:
             ground = regions[:, :STRUCTURES].sum(dim=1, keepdim=True)
-            mean, factor = spread_layout(layout, (masks.shape[2], masks.shape[3]))
+            mean, factor = spread_layout(layout, poses, (masks.shape[2], masks.shape[3]))
             factor = 1 - ground * (1 - factor)
             fine = fine * factor
             painting = Painting(
@@ -186,15 +196,24 @@ class PaintedSpace:
             chroma=styles[:, WHOLE, CHROMA].view(-1, 1, 1, 1),
         )
 
+    def moved(
+        self, style: Float[Tensor, "batch style"], moves: Float[Tensor, "batch 2 3"]
+    ) -> Float[Tensor, "batch style"]:
+        """The same statistics in another pose."""
+        statistics, poses = split_style(style)
+        return join_style(statistics, moved(poses, moves))
+
     def layout(
         self,
         images: Float[Tensor, "count 3 height width"],
         masks: Float[Tensor, "count structures height width"],
+        grid: int,
     ) -> Layout | None:
         """Mean and deviation of the residuals, then the latents' energies over that layout."""
         style = self.measure(images, masks)
+        _, poses = split_style(style)
         painting = _painting(self.condition(masks, style))
-        mean, factor = mean_layout((images - painting.colour) / painting.deviation)
+        mean, factor = mean_layout((images - painting.colour) / painting.deviation, poses, grid)
         energies = torch.ones(self.codec.scale.shape[0], device=images.device)
         layout = Layout(mean=mean, factor=factor, spectrum=energies)
         latents = self.encode(images, self.condition(masks, style, layout))

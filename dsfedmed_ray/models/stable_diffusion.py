@@ -57,10 +57,17 @@ class AutoencoderSpace:
         picture = functional.interpolate(picture, (self.resolution, self.resolution))
         return Condition(control=picture, tokens=self.prompt.expand(masks.shape[0], -1, -1))
 
+    def moved(
+        self, style: Float[Tensor, "batch style"], moves: Float[Tensor, "batch 2 3"]
+    ) -> Float[Tensor, "batch style"]:
+        """The same: there is no style that a move could change."""
+        return style
+
     def layout(
         self,
         images: Float[Tensor, "count 3 height width"],
         masks: Float[Tensor, "count structures height width"],
+        grid: int,
     ) -> Layout | None:
         """None: what images share is for the ControlNet to learn."""
         return None

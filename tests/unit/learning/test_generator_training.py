@@ -61,7 +61,7 @@ def test_masks_that_leave(
     own = np.stack([sample.mask for sample in pairs])
     assert upload.masks.shape == (count, 32, 32, 1)
     assert np.array_equal(upload.masks, own) == (masks == "client")
-    assert upload.style.shape == (5, 48)
+    assert upload.style.shape == (max(5, count), 4 * 12 + 6)  # 4 tokens, and the pose
     assert set(upload.parts()) == {"controlnet", "style", "layout"} | (
         {"masks"} if count else set()
     )

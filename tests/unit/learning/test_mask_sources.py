@@ -13,26 +13,41 @@ def square(count: int = 3) -> np.ndarray:
 
 
 def test_no_strength_changes_nothing() -> None:
-    assert np.array_equal(perturb_masks(square(), strength=0.0, seed=0), square())
+    assert np.array_equal(perturb_masks(square(), strength=0.0, seed=0)[0], square())
 
 
 def test_each_mask_moves_in_its_own_way() -> None:
-    moved = perturb_masks(square(), strength=1.0, seed=0)
+    moved, _ = perturb_masks(square(), strength=1.0, seed=0)
     assert moved.dtype == np.uint8
     assert set(np.unique(moved)) <= {0, 1}
     assert not np.array_equal(moved[0], moved[1])
-    assert np.array_equal(moved, perturb_masks(square(), strength=1.0, seed=0))
+    assert np.array_equal(moved, perturb_masks(square(), strength=1.0, seed=0)[0])
     areas = moved[..., 0].sum(axis=(1, 2)) / 24**2
     assert ((areas > 0.5) & (areas < 1.6)).all()
 
 
 def test_nested_structures_stay_nested() -> None:
-    moved = perturb_masks(square(), strength=1.0, seed=3)
+    moved, _ = perturb_masks(square(), strength=1.0, seed=3)
     assert (moved[..., 1] <= moved[..., 0]).all()
 
 
 def test_no_masks() -> None:
-    assert perturb_masks(square(0), strength=1.0, seed=0).shape == (0, 64, 64, 2)
+    masks, moves = perturb_masks(square(0), strength=1.0, seed=0)
+    assert masks.shape == (0, 64, 64, 2)
+    assert moves.shape == (0, 2, 3)
+
+
+def test_the_affine_part_says_where_masks_went() -> None:
+    """The centre of each moved square looks at the centre of the old one, up to the elastic part.
+
+    The old square is centred in the image, coordinates (0, 0); elastic shifts have a deviation of
+    0.03 half sides, so 0.1 is far beyond them.
+    """
+    masks, moves = perturb_masks(square(8), strength=1.0, seed=5)
+    for mask, move in zip(masks[..., 0], moves.numpy(), strict=True):
+        rows, columns = np.nonzero(mask)
+        centre = np.array([columns.mean(), rows.mean(), 0.0]) / 32 + [1 / 64 - 1, 1 / 64 - 1, 1.0]
+        assert np.abs(move @ centre).max() < 0.1
 
 
 def test_drawn_areas() -> None:

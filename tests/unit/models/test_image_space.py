@@ -13,6 +13,7 @@ from dsfedmed_ray.models.image_space import (
 )
 from dsfedmed_ray.models.latent_codec import LinearCodec
 from dsfedmed_ray.models.painting import NUM_FEATURES
+from dsfedmed_ray.models.pose import POSE_SIZE
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def space() -> PaintedSpace:
 def test_shapes_for_two_structures(space: PaintedSpace) -> None:
     images, masks = torch.rand(2, 3, 32, 48), (torch.rand(2, 2, 32, 48) > 0.5).float()
     style = space.measure(images, masks)
-    assert style.shape == (2, space.style_size(2)) == (2, 5 * NUM_FEATURES)
+    assert style.shape == (2, space.style_size(2)) == (2, 5 * NUM_FEATURES + POSE_SIZE)
     condition = space.condition(masks, style)
     assert condition.control.shape == (2, 48 + 64 + NUM_MAPS, 4, 6)
     assert condition.tokens.shape == (2, 5, TOKEN_SIZE)

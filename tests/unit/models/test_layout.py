@@ -7,17 +7,23 @@ from dsfedmed_ray.models.generator import limit_energy
 from dsfedmed_ray.models.image_space import PaintedSpace
 from dsfedmed_ray.models.latent_codec import LinearCodec
 from dsfedmed_ray.models.layout import SMALLEST_FACTOR, Layout, mean_layout
+from dsfedmed_ray.models.pose import REACH
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
+def centred(count: int) -> torch.Tensor:
+    """Poses whose common frame is the image itself."""
+    return torch.eye(2, 3).expand(count, 2, 3) / REACH
+
+
 def test_images_that_agree() -> None:
     """Residuals are 1 on the left and -1 on the right: that is the mean, and nothing is left."""
     residuals = torch.ones(10, 3, 32, 32)
     residuals[..., 16:] = -1
-    mean, factor = mean_layout(residuals)
+    mean, factor = mean_layout(residuals, centred(10), 16)
     assert torch.allclose(mean[:, :, 3], torch.ones(3, 16))
     assert mean[0, 0, 12].item() == pytest.approx(-1.0)
     assert factor[0, 0, 3].item() == pytest.approx(SMALLEST_FACTOR)
@@ -25,14 +31,14 @@ def test_images_that_agree() -> None:
 
 def test_images_that_have_nothing_in_common() -> None:
     """Independent noise: means are shrunk to nearly nothing and deviations stay 1."""
-    mean, factor = mean_layout(noise(40, 3, 64, 64))
+    mean, factor = mean_layout(noise(40, 3, 64, 64), centred(40), 16)
     assert mean.square().mean().sqrt() < 0.03
     assert factor.mean().item() == pytest.approx(1.0, abs=0.03)
 
 
 def test_one_image_has_nothing_to_share() -> None:
     """With one pair the mean is the image itself, but a layout must not be needed to exist."""
-    mean, factor = mean_layout(torch.zeros(1, 3, 32, 32))
+    mean, factor = mean_layout(torch.zeros(1, 3, 32, 32), centred(1), 16)
     assert torch.isfinite(mean).all()
     assert torch.isfinite(factor).all()
 
@@ -56,7 +62,7 @@ def test_layout_moves_the_painting_where_there_is_no_structure() -> None:
     assert shift[..., 48:].mean() > 0.05
     ratio = moved.painting.deviation / plain.deviation
     assert ratio[..., 48:].mean().item() == pytest.approx(0.5, abs=0.01)
-    found = space.layout(images.expand(3, -1, -1, -1), masks.expand(3, -1, -1, -1))
+    found = space.layout(images.expand(3, -1, -1, -1), masks.expand(3, -1, -1, -1), 16)
     assert found is not None
     assert found.spectrum.shape == (48,)
 

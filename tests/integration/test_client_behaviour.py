@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from dsfedmed_ray.configuration import build_experiment, compose
 from dsfedmed_ray.data.samples import to_batch
 from dsfedmed_ray.data.synthetic_samples import read_synthetic
+from dsfedmed_ray.errors import ConfigurationError, TooFewRepliesError
 from dsfedmed_ray.evaluation.metrics import image_scores
 from dsfedmed_ray.experiment import Experiment, run
 from dsfedmed_ray.methods.local_norms import read_site_norms
@@ -130,3 +131,26 @@ def test_a_client_that_joins_is_in_the_synthetic_set(tmp_path: Path) -> None:
     assert {x["round_index"] for x in joined} == {1, None}
     assert any(x["what"] == "controlnet" and x["client"] == "t1_b" for x in lines)
     assert set(read_summary(directory.summary)["baselines"]) == {"fedavg"}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("method.federated.joins={t2_a: 1}", r"joins names 't2_a', which is not a client; clients"),
+        ("lightweight.norm=instance", r"norm_policy is 'local', but the lightweight model's"),
+    ],
+)
+def test_what_does_not_fit_leaves_nothing_behind(
+    override: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        run(experiment(tmp_path, "method=fedavg", override), SilentProgress())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_few_that_are_there_stop_the_run(tmp_path: Path) -> None:
+    """Before anybody trains: nobody is as fast as the deadline asks."""
+    slow = ["runtime.availability.deadline_seconds=0.001"]
+    slow.append("runtime.failures.min_replies_fraction=0.5")
+    with pytest.raises(TooFewRepliesError, match=r"^round 1: 0 of 2 clients replied"):
+        run(experiment(tmp_path, "method=fedavg", *CLOCK, *slow), SilentProgress())

@@ -1,6 +1,7 @@
 """Lines on a log, bars on a terminal."""
 
 import io
+from dataclasses import replace
 
 import pytest
 
@@ -39,6 +40,15 @@ class Terminal(io.StringIO):
 
 def test_line_of_a_round() -> None:
     assert progress_line(ROUND) == "round 3/20  clients 5/5  dice 0.812  up 41.2 MB  12.4 s"
+
+
+def test_line_of_a_simulated_round() -> None:
+    """Two of five are not heard of, and why; the virtual clock beside the real one."""
+    values = {"num_replies": 3, "num_clients": 5, "num_absent": 1, "num_late": 1}
+    record = replace(ROUND, values={**values, "simulated_seconds": 7380.0})
+    assert progress_line(record) == (
+        "round 3/20  clients 3/5  1 absent  1 late  simulated 2 h 03 min  12.4 s"
+    )
 
 
 def test_line_of_an_epoch() -> None:

@@ -116,6 +116,17 @@ def test_below_the_baseline(
     assert "1.0 points below FedAvg." in outline_of(finished_run).text
 
 
+def test_the_virtual_clock_is_shown(
+    finished_run: RunDirectory, make_summary: Callable[..., Summary]
+) -> None:
+    summary = make_summary()
+    summary["simulated_seconds"] = {"train_federated": 7380.0}
+    finished_run.summary.write_text(json.dumps(summary))
+    assert (
+        "2 h 03 min</span>of rounds on the virtual clock" in write_report(finished_run).read_text()
+    )
+
+
 def test_names_are_escaped(
     finished_run: RunDirectory, make_summary: Callable[..., Summary]
 ) -> None:

@@ -136,7 +136,7 @@ def test_a_client_that_joins_is_in_the_synthetic_set(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("method.federated.joins={t2_a: 1}", r"joins names 't2_a', which is not a client; clients"),
+        ("method.federated.joins.t1_b=2", r"joins\.t1_b is 2; .* allowed: 1 to 1 with .*rounds=2"),
         ("lightweight.norm=instance", r"norm_policy is 'local', but the lightweight model's"),
     ],
 )

@@ -12,6 +12,7 @@ from torch.nn import functional
 from dsfedmed_ray.errors import ConfigurationError
 from dsfedmed_ray.learning.generator_upload import GeneratorUpload
 from dsfedmed_ray.learning.mask_sources import perturb_masks
+from dsfedmed_ray.learning.rate_schedule import rate_factor
 from dsfedmed_ray.models.generator import Generator
 from dsfedmed_ray.models.image_space import Condition
 from dsfedmed_ray.models.layout import (
@@ -189,13 +190,6 @@ def jitter_colours(
     image = image[order.to(image.device)]
     image = 1 - image if invert < 0.5 else image
     return image.clamp(0, 1) ** (2.0 ** (exponent * 2 - 1))
-
-
-def rate_factor(step: int, steps: int) -> float:
-    """Learning rate over its peak: up over the first tenth, then linearly down to a tenth."""
-    warm = (step + 1) / max(1, steps // 10)
-    cool = 1 - 0.9 * step / max(1, steps)
-    return min(1.0, warm) * cool
 
 
 def target_of(scheduler: Any, latents: Tensor, noise: Tensor, steps: Tensor) -> Tensor:

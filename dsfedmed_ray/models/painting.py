@@ -174,6 +174,8 @@ def measure_style(
     weights = token_weights(regions)
     means = _weighted(images, weights)
     deviations = (_weighted(images.square(), weights) - means.square()).clamp(min=0).sqrt()
+    # The middle of a thin structure says its colour; its soft border is mixed with the ground.
+    means = _weighted(images, weights.square())
     residual = images - spread(means[:, 1:], regions)
     coarse = functional.avg_pool2d(residual, COARSE_PX)
     coarse = functional.interpolate(coarse, scale_factor=COARSE_PX, mode="bilinear")

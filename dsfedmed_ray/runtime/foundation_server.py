@@ -125,6 +125,7 @@ class FoundationServer:
                 self._pool(),
                 self._masks,
                 self._adaptation,
+                epoch,
                 torch_generator(self._settings.seed, "adapt_foundation", epoch),
             )
 

@@ -28,7 +28,7 @@ class LocalTraining:
 
     training: SegmentationTraining
     optimizer_state: OptimizerState = "reset"
-    rate_decay: float = 0.98
+    rate_decay: float = 0.96
     norm_policy: NormPolicy = "average"
 
     def __post_init__(self) -> None:

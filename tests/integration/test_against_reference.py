@@ -79,7 +79,7 @@ def method() -> DSFedMed:
     return DSFedMed(
         federated=FederatedTraining(rounds=2, local=LocalTraining(training=local)),
         samples_per_client=4,
-        adaptation=Adaptation(epochs=2, batch_size=4, learning_rate=3e-4),
+        adaptation=Adaptation(epochs=2, batch_size=4, learning_rate=5e-4),
         selection=Selection(rule="topk", ratio=0.5, reliability_weight=0.5),
         distillation=Distillation(epochs=2, batch_size=4, augmentation=Augmentation()),
         checks=SynthesisChecks(fit_steps=0),

@@ -37,10 +37,10 @@ class Settings:
     local_epochs: int = 1
     local_batch: int = 4
     local_rate: float = 1e-3
-    rate_decay: float = 0.98  # from round to round
+    rate_decay: float = 0.96  # from round to round
     adaptation_epochs: int = 2  # stage 4
     adaptation_batch: int = 4
-    adaptation_rate: float = 3e-4
+    adaptation_rate: float = 5e-4  # at its peak: up over a tenth of the steps, then down to a tenth
     clip: float = 1.0  # of gradient norms, in stages 4 and 5
     ratio: float = 0.5  # stage 5, the paper's rule of the highest scores
     reliability_weight: float = 0.5  # the paper's lambda
@@ -179,7 +179,11 @@ def adapt_foundation(
     big.train()
     for epoch in range(s.adaptation_epochs):
         random = torch_generator(s.seed, "adapt_foundation", epoch)
-        for rows in torch.randperm(len(masks), generator=random).split(s.adaptation_batch):
+        batches = torch.randperm(len(masks), generator=random).split(s.adaptation_batch)
+        steps = s.adaptation_epochs * len(batches)
+        for number, rows in enumerate(batches, start=epoch * len(batches)):
+            rise, fall = (number + 1) / max(1, steps // 10), 1 - 0.9 * number / steps
+            optimizer.param_groups[0]["lr"] = s.adaptation_rate * min(1.0, rise) * fall
             logits = big.decode(embeddings[rows].float())  # [B, C, S, S]
             step(optimizer, supervised_loss(logits, masks[rows]).mean(), clip=s.clip)
 

@@ -27,7 +27,7 @@ def adapted(config: Adaptation, seen: list[int] | None = None) -> tuple[nn.Modul
 
     losses = [
         adapt_one_epoch(
-            decoder, optimizer, Rows(), masks, config, torch_generator(0, "adapt", epoch)
+            decoder, optimizer, Rows(), masks, config, epoch, torch_generator(0, "adapt", epoch)
         )
         for epoch in range(config.epochs)
     ]
@@ -58,8 +58,8 @@ def test_clipping_bounds_the_step() -> None:
     before = [p.detach().clone() for p in decoder.parameters()]
     optimizer = torch.optim.SGD(decoder.parameters(), lr=1.0)
     embeddings, masks = torch.ones(2, 1, 4, 4), torch.ones(2, 1, 4, 4, dtype=torch.uint8)
-    config = Adaptation(batch_size=2, gradient_clip=1e-3)
-    adapt_one_epoch(decoder, optimizer, embeddings, masks, config, torch_generator(0, "adapt"))
+    config = Adaptation(epochs=1, batch_size=2, gradient_clip=1e-3, learning_rate=1.0)
+    adapt_one_epoch(decoder, optimizer, embeddings, masks, config, 0, torch_generator(0, "adapt"))
     moved = [(p - b).norm() for p, b in zip(decoder.parameters(), before, strict=True)]
     assert torch.stack(moved).norm().item() == pytest.approx(1e-3, rel=1e-2)
 

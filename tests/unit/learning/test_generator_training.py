@@ -11,7 +11,6 @@ from diffusers import DDIMScheduler
 from dsfedmed_ray.errors import CheckpointError, ConfigurationError
 from dsfedmed_ray.learning.generator_training import (
     jitter_colours,
-    rate_factor,
     target_of,
     time_weight,
     tune_generator,
@@ -122,13 +121,6 @@ def test_targets() -> None:
     wrong = DDIMScheduler(prediction_type="sample")
     with pytest.raises(ConfigurationError, match="prediction_type 'sample'"):
         target_of(wrong, latents, noise, steps)
-
-
-def test_rate_rises_then_falls() -> None:
-    """100 steps: a tenth of warm-up, then down towards a tenth of the peak."""
-    assert rate_factor(0, 100) == pytest.approx(0.1)
-    assert rate_factor(9, 100) == pytest.approx(1 - 0.9 * 0.09)
-    assert rate_factor(99, 100) == pytest.approx(1 - 0.9 * 0.99)
 
 
 def test_jitter_stays_in_range() -> None:

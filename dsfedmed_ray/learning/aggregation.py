@@ -202,6 +202,10 @@ class FixedPointSum:
         np.maximum(self._counters, state.counters, out=self._counters)
         self.total_weight += weight
 
+    def empty_like(self) -> "FixedPointSum":
+        """An empty sum that merges with this one."""
+        return FixedPointSum(self._sum.size, self._counters.size, self.scale_bits)
+
     def merge(self, other: "FixedPointSum") -> None:
         """Adds another partial sum of the same round.
 

@@ -15,7 +15,10 @@ from ray.util.placement_group import (
     placement_group,
     remove_placement_group,
 )
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.util.scheduling_strategies import (
+    NodeAffinitySchedulingStrategy,
+    PlacementGroupSchedulingStrategy,
+)
 
 from dsfedmed_ray.errors import ResourceError
 from dsfedmed_ray.runtime.demand import Demand
@@ -35,13 +38,14 @@ class Placement:
     Args:
         what: names the group in messages, for example ``"clients"``.
         demands: one an actor, ``auto`` resolved.
+        spread: over the cluster's nodes, where it has several.
 
     Raises:
         ResourceError: the cluster can never hold a demand, or did not within
             :data:`PLACEMENT_SECONDS`.
     """
 
-    def __init__(self, what: str, demands: Sequence[Demand]) -> None:
+    def __init__(self, what: str, demands: Sequence[Demand], *, spread: bool = False) -> None:
         require_possible(what, demands)
         self._demands = list(demands)
         bundles = [demand.bundle() for demand in demands]
@@ -52,8 +56,9 @@ class Placement:
         wanted = [bundle for bundle in bundles if bundle]
         inside_a_trial = get_current_placement_group() is not None
         self._group: PlacementGroup | None = (
-            _reserve(what, wanted) if wanted and not inside_a_trial else None
+            _reserve(what, wanted, spread) if wanted and not inside_a_trial else None
         )
+        self._spread = spread and not inside_a_trial
 
     def options(self, index: int) -> dict[str, Any]:
         """Ray options of the actor with this index."""
@@ -67,6 +72,8 @@ class Placement:
             options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
                 placement_group=self._group, placement_group_bundle_index=self._bundle_of[index]
             )
+        elif self._spread:
+            options |= _on_node(index)
         return options
 
     def release(self) -> None:
@@ -74,6 +81,22 @@ class Placement:
         if self._group is not None:
             remove_placement_group(self._group)
             self._group = None
+
+
+def _on_node(index: int) -> dict[str, Any]:
+    """Gives a node to what reserves nothing, which Ray would put on one and the same node.
+
+    Nodes are taken in turn, each as often as it has CPUs. Soft: if the node has left, any will do.
+    """
+    cpus = {
+        node["NodeID"]: node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]
+    }
+    most = int(max(cpus.values()))
+    turns = [node for turn in range(most) for node in sorted(cpus) if cpus[node] > turn]
+    if len(cpus) < 2 or not turns:
+        return {}
+    strategy = NodeAffinitySchedulingStrategy(turns[index % len(turns)], soft=True)
+    return {"scheduling_strategy": strategy}
 
 
 def keep_data_inside(context: "DataContext") -> None:
@@ -117,8 +140,8 @@ def require_possible(what: str, demands: Sequence[Demand]) -> None:
             )
 
 
-def _reserve(what: str, bundles: list[dict[str, float]]) -> PlacementGroup:
-    group = placement_group(bundles, strategy="PACK")
+def _reserve(what: str, bundles: list[dict[str, float]], spread: bool) -> PlacementGroup:
+    group = placement_group(bundles, strategy="SPREAD" if spread else "PACK")
     if not group.wait(PLACEMENT_SECONDS):
         remove_placement_group(group)
         names = {name for bundle in bundles for name in bundle}

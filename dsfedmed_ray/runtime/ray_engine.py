@@ -142,7 +142,8 @@ class RayEngine:
 
     def start_pool(self, build: HospitalBuilder) -> ClientPool:
         """See :class:`~dsfedmed_ray.runtime.engine.Engine`."""
-        placement = Placement("clients", [self._client_demand] * self._num_workers)
+        demands = [self._client_demand] * self._num_workers
+        placement = Placement("clients", demands, spread=True)
         return RayPool(
             replace(build, num_gpus=float(self._client_demand.num_gpus)),
             num_workers=self._num_workers,

@@ -16,10 +16,12 @@ from ray.exceptions import ObjectLostError, RayActorError
 
 from dsfedmed_ray.errors import WorkerLostError
 from dsfedmed_ray.learning.aggregation import FlatState
+from dsfedmed_ray.runtime.chunks import chunked
 from dsfedmed_ray.runtime.client_pool import ClientPool, Note
 from dsfedmed_ray.runtime.client_program import ClientError, FitChunk, FitOrder, ProgramBuilder
 from dsfedmed_ray.runtime.client_worker import ClientWorker
 from dsfedmed_ray.runtime.failures import FailurePolicy
+from dsfedmed_ray.runtime.node_sums import NodeSums, fit_and_hold, has_several_nodes
 from dsfedmed_ray.runtime.placement import Placement
 
 ClientActor = ray.remote(ClientWorker)
@@ -124,15 +126,36 @@ class RayPool(ClientPool):
         self, broadcast: FlatState, client_ids: Sequence[int], order: FitOrder
     ) -> Generator[FitChunk, None, None]:
         broadcast_ref = ray.put(broadcast)
+        if has_several_nodes():
+            yield from self._fit_by_node(broadcast_ref, client_ids, order)
+            return
         submit = lambda actor, ids: actor.fit_chunk.remote(broadcast_ref, ids, order)  # noqa: E731
         for outcome in self._dispatch(self._chunks(client_ids), submit):
-            if outcome.error is None:
-                yield outcome.value
-            else:
-                errors = [
-                    ClientError(client_id=i, reason=outcome.error) for i in outcome.client_ids
-                ]
-                yield FitChunk(partial=None, replies=(), errors=tuple(errors))
+            yield outcome.value if outcome.error is None else _failed(outcome)
+
+    def _fit_by_node(
+        self, broadcast_ref: Any, client_ids: Sequence[int], order: FitOrder
+    ) -> Generator[FitChunk, None, None]:
+        """One partial sum a node; clients whose sums left with their node are done again."""
+        submit = lambda actor, ids: actor.__ray_call__.remote(  # noqa: E731
+            fit_and_hold, broadcast_ref, ids, order
+        )
+        waiting: Sequence[int] = client_ids
+        while waiting:
+            sums = NodeSums()
+            for outcome in self._dispatch(self._chunks(waiting), submit):
+                if outcome.error is None:
+                    sums.hold(outcome.value)
+                else:
+                    yield _failed(outcome)
+            lost: list[int] = []
+            for found in sums.collect():
+                if isinstance(found, FitChunk):
+                    yield found
+                else:
+                    self.note(f"{len(found)} clients' sums were lost; they are done again")
+                    lost += found
+            waiting = sorted(lost)
 
     def _calls(
         self, method: str, client_ids: Sequence[int], arguments: tuple[Any, ...]
@@ -156,7 +179,7 @@ class RayPool(ClientPool):
     ) -> Iterator[_Outcome]:
         board = _Board(waiting=deque(tasks))
         try:
-            while board.waiting or board.running:
+            while board.waiting or any(r.task is not None for r in board.running.values()):
                 self._assign(board, submit)
                 timeout = self._seconds_to_next_deadline(board)
                 done, _ = ray.wait(list(board.running), num_returns=1, timeout=timeout)
@@ -166,7 +189,8 @@ class RayPool(ClientPool):
         finally:
             # A stopped round leaves nothing running that could write client state later.
             for running in board.running.values():
-                self._replace(running.seat, board=None)
+                if running.task is not None:
+                    self._replace(running.seat, board=None)
 
     def _assign(self, board: _Board, submit: Callable[[Any, Sequence[int]], Any]) -> None:
         busy = {running.seat.index for running in board.running.values()}
@@ -263,18 +287,7 @@ class RayPool(ClientPool):
             )
 
 
-def chunked(
-    client_ids: Sequence[int], num_workers: int, chunk_size: int | None
-) -> Iterator[Sequence[int]]:
-    """Splits clients into chunks.
-
-    With a size, equal chunks. Without, guided self-scheduling: each chunk takes
-    ``1 / (2 * num_workers)`` of what is left, so that workers are fed in few messages and still
-    end together.
-    """
-    start = 0
-    while start < len(client_ids):
-        left = len(client_ids) - start
-        size = chunk_size or -(-left // (2 * num_workers))
-        yield client_ids[start : start + size]
-        start += size
+def _failed(outcome: _Outcome) -> FitChunk:
+    reason = outcome.error or ""
+    errors = [ClientError(client_id=i, reason=reason) for i in outcome.client_ids]
+    return FitChunk(partial=None, replies=(), errors=tuple(errors))

@@ -1,6 +1,7 @@
 """A head started by cluster.yaml's own commands: who may join it, and who is told why not."""
 
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -23,7 +24,7 @@ import dsfedmed_ray
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.ray
-# Ray's dashboard, and with it `ray job`, comes with ray[default] alone, as on a cluster.
+# Ray's dashboard, and with it `ray job`, comes with ray[default]: the dev extra, and clusters.
 HAS_DASHBOARD = importlib.util.find_spec("aiohttp") is not None
 
 CHECK = """
@@ -224,13 +225,19 @@ def submit_job(
     (folder / "bin" / "job.py").write_text(JOB)
     (folder / "shipped.txt").write_text("with the job")
     shutil.copytree(ROOT / "dsfedmed_ray", folder / "dsfedmed_ray", dirs_exist_ok=True)
+    return submitted(head, folder, ["python", "bin/job.py"], change)
+
+
+def submitted(
+    head: Head, folder: Path, command: list[str], change: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
     submit = ["ray", "job", "submit", "--address", head.dashboard, "--working-dir", str(folder)]
     return subprocess.run(
-        [*submit, "--", "python", "bin/job.py"],
+        [*submit, "--", *command],
         env={**head.environment, **change},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=200,
     )
 
 
@@ -248,3 +255,24 @@ def test_a_job_without_the_token_is_refused(head: Head, tmp_path: Path) -> None:
     done = submit_job(head, tmp_path, {"RAY_AUTH_MODE": "disabled"})
     assert done.returncode != 0
     assert "Unauthorized" in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_DASHBOARD, reason="ray[default] is not installed")
+def test_a_run_is_submitted_with_its_working_directory(head: Head, tmp_path: Path) -> None:
+    """`dsfedmed run runtime=cluster` as a job, from shipped code and a shipped configuration."""
+    shipped = tmp_path / "shipped"
+    for name in ("dsfedmed_ray", "conf"):
+        shutil.copytree(ROOT / name, shipped / name)
+    (shipped / "conf" / "experiment" / "shipped.yaml").write_text(
+        (ROOT / "conf" / "experiment" / "smoke.yaml").read_text()
+    )
+    run = ["python", "-m", "dsfedmed_ray.cli", "run", "runtime=cluster", "experiment=shipped"]
+    run += ["size=toy", "method=fedavg", "runtime.clients=pool", "runtime.num_workers=1"]
+    run += ["lightweight.channels=[4,8]", "lightweight.num_res_units=0"]
+    run += [f"run.dir={tmp_path / 'run'}", f"store.dir={tmp_path / 'store'}"]
+    done = submitted(head, shipped, run, {})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Ray: 1 client actors (virtual clients on a pool), 1 CPUs" in done.stdout
+    assert "succeeded" in done.stdout
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["method"] == "fedavg"

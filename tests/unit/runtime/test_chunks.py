@@ -2,7 +2,7 @@
 
 import pytest
 
-from dsfedmed_ray.runtime.ray_pool import chunked
+from dsfedmed_ray.runtime.chunks import chunked
 
 
 @pytest.mark.parametrize("size", [1, 3, 16, None])

@@ -34,6 +34,7 @@ class PointRow:
         num_runs: measurements.
         seconds: wall time of a round: each run's median, over the runs.
         clients_per_second: client-rounds a second.
+        driver_seconds: processor time of the driver in a round, likewise.
         round_bytes: bytes on the wire a round, up and down.
         dice: last validation Dice; None where nothing was validated.
         memory: the largest of all runs.
@@ -47,6 +48,7 @@ class PointRow:
     num_runs: int
     seconds: Estimate
     clients_per_second: Estimate
+    driver_seconds: Estimate
     round_bytes: float
     dice: Estimate | None
     memory: ProcessMemory
@@ -82,6 +84,7 @@ def _row(point: GridPoint, runs: Sequence[Measurement]) -> PointRow:
         num_runs=len(runs),
         seconds=estimate([run.median_seconds for run in runs]),
         clients_per_second=estimate([point.clients / run.median_seconds for run in runs]),
+        driver_seconds=estimate([statistics.median(run.driver_seconds) for run in runs]),
         round_bytes=statistics.fmean(run.round_bytes for run in runs),
         dice=estimate(dice) if dice else None,
         memory=ProcessMemory(

@@ -57,6 +57,8 @@ class Measurement:
         point: the setting.
         repeat: from 0.
         round_seconds: wall time of the rounds that count, checkpoint and journal included.
+        driver_seconds: processor time of the driver in the same rounds; it hardly notices what
+            else the machine does.
         round_bytes: bytes on the wire a round, mean, from the ledger.
         dice: validation Dice of the last validated round; None if none was.
         memory: peaks over the run.
@@ -66,6 +68,7 @@ class Measurement:
     point: GridPoint
     repeat: int
     round_seconds: Sequence[float]
+    driver_seconds: Sequence[float]
     round_bytes: float
     dice: float | None
     memory: ProcessMemory
@@ -103,7 +106,9 @@ class RoundWatch(SilentProgress):
         self._on_round = on_round
         self._clock = clock
         self._last_end = clock()
+        self._last_processor = time.process_time()
         self.rounds: list[tuple[ProgressRecord, float]] = []
+        self.processor_seconds: list[float] = []
         self.looks: list[ProcessMemory] = []
         self.num_cpus = 0
 
@@ -112,10 +117,11 @@ class RoundWatch(SilentProgress):
         if record.stage != STAGE:
             return
         self.rounds.append((record, self._clock() - self._last_end))
+        self.processor_seconds.append(time.process_time() - self._last_processor)
         self.looks.append(memory_now())
         self.num_cpus = self.num_cpus or _cluster_cpus()
         self._on_round(record)
-        self._last_end = self._clock()
+        self._last_processor, self._last_end = time.process_time(), self._clock()
 
     def counted(self, warmup_rounds: int) -> list[tuple[ProgressRecord, float]]:
         """The rounds after the first ones, without those that also validated if any did not."""
@@ -156,6 +162,7 @@ def measure(
         point=task.point,
         repeat=task.repeat,
         round_seconds=[seconds for _, seconds in rounds],
+        driver_seconds=[watch.processor_seconds[record.index] for record, _ in rounds],
         round_bytes=statistics.mean(sent[record.index] for record, _ in rounds),
         dice=dice[-1] if dice else None,
         memory=watch.peaks(),

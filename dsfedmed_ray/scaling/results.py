@@ -113,6 +113,7 @@ _COLUMNS: dict[str, Callable[[PointRow], str]] = {
     "clients/s": lambda row: _interval(row.clients_per_second),
     "strong": lambda row: _percent(row.strong_efficiency),
     "weak": lambda row: _percent(row.weak_efficiency),
+    "driver s": lambda row: _interval(row.driver_seconds),
     "wire": lambda row: format_bytes(row.round_bytes),
     "driver": lambda row: _bytes(row.memory.driver_peak_rss_bytes),
     "worker": lambda row: _bytes(row.memory.worker_peak_rss_bytes),

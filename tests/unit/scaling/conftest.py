@@ -29,6 +29,7 @@ def measured() -> MakeMeasurement:
             point=GridPoint(clients=clients, workers=workers, gpus=gpus, population=population),
             repeat=repeat,
             round_seconds=[seconds, seconds, 10 * seconds],
+            driver_seconds=[0.1 * seconds] * 3,
             round_bytes=1000.0 * clients,
             dice=dice,
             memory=ProcessMemory(

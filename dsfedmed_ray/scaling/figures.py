@@ -111,8 +111,8 @@ def _finish(panel: "Axes", title: str, axis: str) -> None:
         {"population": "clients of the federation", "clients": "clients a round"}.get(axis, axis)
     )
     panel.set_xscale("log")
-    panel.margins(x=0.1, y=0.2)
-    panel.set_ylim(bottom=0)
+    panel.margins(x=0.1)
+    panel.set_ylim(0, 1.15 * panel.get_ylim()[1])
 
 
 def _cost_model(model: CostModel) -> "Figure":

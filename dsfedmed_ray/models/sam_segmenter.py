@@ -104,6 +104,7 @@ class SamSegmenter(FoundationSegmenter):
         offset = torch.full((num_structures,), logit_offset)
         self.register_buffer("logit_offset", offset, persistent=False)
         self.first_trainable_stage = first_trainable_stage(self._encoder, trainable)
+        self._kept_positions: tuple[tuple[int, int], Tensor] | None = None
         self._choose_trainable(everything=trainable == "all")
 
     @property
@@ -149,12 +150,26 @@ class SamSegmenter(FoundationSegmenter):
         # One empty prompt: the decoder then repeats nothing, and the batch passes through it.
         logits, _ = mask_decoder.predict_masks(
             image_embeddings=embeddings,
-            image_pe=prompt_encoder.get_dense_pe(),
+            image_pe=self._positions(),
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
         )
         logits = resize(logits[:, : self.num_structures].float(), self.image_size)
         return logits + self.logit_offset[:, None, None]
+
+    def _positions(self) -> Tensor:
+        """The grid's position embedding, computed once for a set of weights and a device.
+
+        In float32: under autocast SAM's own method would round phases of up to 2 pi * 3 to
+        bfloat16's three digits.
+        """
+        prompt_encoder: Any = self.prompt_encoder
+        frequencies = prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
+        source = (frequencies.data_ptr(), frequencies._version)
+        if self._kept_positions is None or self._kept_positions[0] != source:
+            with torch.no_grad(), torch.autocast(frequencies.device.type, enabled=False):
+                self._kept_positions = source, prompt_encoder.get_dense_pe()
+        return self._kept_positions[1]
 
     def shift_logits(self, shift: Float[Tensor, " structures"]) -> None:
         """See :class:`~dsfedmed_ray.models.segmenter.FoundationSegmenter`."""

@@ -1,6 +1,5 @@
 """Stage 5: foundation and lightweight model teach each other on the selected samples."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +8,11 @@ import torch
 from torch import Tensor
 
 from dsfedmed_ray.data.synthetic_samples import read_synthetic
-from dsfedmed_ray.learning.learnability import Selection, authors_batch_rows
+from dsfedmed_ray.learning.learnability import Selection
 from dsfedmed_ray.learning.mutual_distillation import Distillation, PoolLearner
 from dsfedmed_ray.methods.best_state import BestState
-from dsfedmed_ray.methods.dsfedmed.select_samples import (
-    needs_scores,
-    score_pool,
-    selected_samples,
-    whole_pool,
-)
+from dsfedmed_ray.methods.dsfedmed import exchange
+from dsfedmed_ray.methods.dsfedmed.exchange import Exchange
 from dsfedmed_ray.methods.exchange import broadcast_transfers, validation_dice
 from dsfedmed_ray.methods.method import (
     FOUNDATION_FILE,
@@ -31,9 +26,8 @@ from dsfedmed_ray.models.weights import save_weights
 from dsfedmed_ray.records import Transfer
 from dsfedmed_ray.runtime.client_pool import ClientPool
 from dsfedmed_ray.runtime.pending import FoundationHandle
-from dsfedmed_ray.seeding import named_torch_stream, torch_generator
 
-STAGE = "distill_mutually"
+STAGE = exchange.STAGE
 
 
 class DistillationEpochs:
@@ -66,11 +60,19 @@ class DistillationEpochs:
         self._model.load_trainable_state(self._initial)
         self._model.to(self._context.server_device)
         self._layout = layout_of(self._model)
-        self._learner = self._open_learner()
+        self._learner, masks = self._open_pool()
         self._foundation.call("load_trainable_state", self._initial_foundation).result()
         self._foundation.call("open_pool", self._synthetic).result()
         self._foundation.call("start_distillation", self._config).result()
-        self._scores, self._best, self._last = torch.empty(0), BestState(), -1
+        self._exchange = Exchange(
+            self._foundation,
+            self._learner,
+            masks,
+            config=self._config,
+            selection=self._selection,
+            seed=self._context.seed,
+        )
+        self._best, self._last = BestState(), -1
         self._unsaid: list[Transfer] = []
         if content is None:
             self._offer_initial()
@@ -78,39 +80,13 @@ class DistillationEpochs:
         self._model.load_trainable_state(content["model"])
         self._learner.optimizer.load_state_dict(content["optimizer"])
         self._foundation.call("restore_progress", content["foundation"]).result()
-        self._scores, self._last = content["scores"], content["epoch"]
+        self._exchange.scores, self._last = content["scores"], content["epoch"]
         self._best = BestState.restored(content["best"])
 
     def advance(self, unit: int) -> UnitResult:
-        """One epoch: scores where they are due, one pass over the kept samples, validation."""
-        started = time.perf_counter()
-        if needs_scores(self._selection, unit):
-            self._scores = score_pool(
-                self._foundation,
-                self._learner,
-                self._masks,
-                self._selection,
-                self._config.temperature,
-            )
-        kept = (
-            selected_samples(self._scores, self._selection, self._context.seed, unit)
-            if len(self._scores)
-            else whole_pool(len(self._masks))
-        )
-        scored = time.perf_counter()
-        losses = [
-            self._step(unit, step, rows) for step, rows in enumerate(self._batches(unit, kept))
-        ]
-        trained = time.perf_counter()
+        """One epoch of the exchange, then validation at the clients."""
+        values = self._exchange.epoch(unit)
         self._last = unit
-        lightweight_loss, foundation_loss = np.mean(losses, axis=0)
-        values = {
-            "loss": float(lightweight_loss),
-            "foundation_loss": float(foundation_loss),
-            "num_selected": float(len(kept)),
-            "scoring_seconds": scored - started,
-            "training_seconds": trained - scored,
-        }
         dice, transfers = self._validated(unit)
         transfers, self._unsaid = self._unsaid + transfers, []
         return UnitResult(values={**values, "validation_dice": dice}, transfers=transfers)
@@ -125,7 +101,7 @@ class DistillationEpochs:
             "model": self._model.trainable_state(),
             "optimizer": self._learner.optimizer.state_dict(),
             "foundation": self._foundation.call("progress_state").result(),
-            "scores": self._scores,
+            "scores": self._exchange.scores,
             "epoch": self._last,
             "best": self._best.snapshot(),
         }
@@ -135,53 +111,22 @@ class DistillationEpochs:
         save_weights(self._best.state, folder / MODEL_FILE)
         save_weights(self._foundation.call("trainable_state").result(), folder / FOUNDATION_FILE)
 
-    def _open_learner(self) -> PoolLearner:
+    def _open_pool(self) -> tuple[PoolLearner, Tensor]:
+        """The lightweight model's side, and the pool's masks."""
         samples = read_synthetic(self._synthetic)
         images = np.stack([sample.image for sample in samples]).transpose(0, 3, 1, 2)
         masks = np.stack([sample.mask for sample in samples]).transpose(0, 3, 1, 2)
-        self._masks = torch.tensor(np.ascontiguousarray(masks))
-        return PoolLearner(
+        masks_tensor = torch.tensor(np.ascontiguousarray(masks))
+        learner = PoolLearner(
             self._model,
             torch.tensor(np.ascontiguousarray(images)),
-            self._masks,
+            masks_tensor,
             learning_rate=self._config.lightweight_learning_rate,
             config=self._config,
             augmentation=self._config.augmentation,
             device=torch.device(self._context.server_device),
         )
-
-    def _batches(self, epoch: int, kept: Tensor) -> tuple[Tensor, ...]:
-        generator = torch_generator(self._context.seed, STAGE, epoch, "batches")
-        order = torch.randperm(len(kept), generator=generator)
-        return kept[order].split(self._config.batch_size)
-
-    def _step(self, epoch: int, step: int, rows: Tensor) -> tuple[float, float]:
-        """One batch: both models run, exchange logits, and each makes its own update.
-
-        With the foundation model in its actor the two run at the same time.
-        """
-        stream = (self._context.seed, STAGE, epoch, step)
-        pending = self._foundation.call("begin" if self._config.mutual else "targets", rows)
-        with named_torch_stream(*stream, "layers"):
-            own_logits = self._learner.begin(rows, *stream, "augmentation")
-        foundation_logits = pending.result()
-        counted = self._counted(foundation_logits, own_logits, rows)
-        foundation_loss = (
-            self._foundation.call("finish", own_logits, counted) if self._config.mutual else None
-        )
-        own_loss = self._learner.finish(foundation_logits, counted)
-        return own_loss, foundation_loss.result() if foundation_loss is not None else 0.0
-
-    def _counted(self, foundation: Tensor, own: Tensor, rows: Tensor) -> Tensor | None:
-        if self._selection.rule != "authors_batch":
-            return None
-        return authors_batch_rows(
-            foundation,
-            own,
-            self._masks[rows].float(),
-            ratio=self._selection.ratio,
-            temperature=self._config.temperature,
-        )
+        return learner, masks_tensor
 
     def _offer_initial(self) -> None:
         """The federated model itself is a candidate: distillation must earn its place."""

@@ -172,3 +172,19 @@ def test_bad_values() -> None:
         tiny_segmenter(num_structures=5)
     with pytest.raises(ConfigurationError, match="trainable is 'head'; allowed: decoder, neck"):
         tiny_segmenter("head")  # type: ignore[arg-type]
+
+
+def test_positions_are_computed_once_and_again_for_other_weights() -> None:
+    """SAM's own, in float32 whatever the decoder computes in."""
+    model = tiny_segmenter().eval()
+    embeddings = torch.rand(1, 256, 4, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        model.decode(embeddings)
+    first = model._positions()
+    assert torch.equal(first, model.prompt_encoder.get_dense_pe())  # type: ignore[operator]
+    assert model._positions() is first
+    state = model.state_dict()
+    name = "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
+    model.load_state_dict(state | {name: 2 * state[name]})
+    assert torch.equal(model._positions(), model.prompt_encoder.get_dense_pe())  # type: ignore[operator]
+    assert not torch.equal(model._positions(), first)

@@ -1,0 +1,207 @@
+"""How long distillation takes: this package's, and the release's loop on the same models.
+
+``python benchmarks/distillation.py --json PATH [--size 128 256] [--precision fp32 bf16]``
+
+LiteMedSAM and the embedded U-Net, random weights, 96 samples, 20 epochs, ratio 0.5, in one process
+with the same threads and number format for both. Ours runs ``--every-epochs`` epochs at a time, so
+that each stretch scores the pool once; between two stretches the release's loop runs one epoch.
+Two of its epochs are timed and both are scaled to 20. Ours without selection is timed as well.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dsfedmed_ray.data.brain_sites import BrainSitesConfig
+from dsfedmed_ray.data.splits import LeaveOneSiteOut, SplitFederation
+from dsfedmed_ray.data.synthetic_samples import read_synthetic, to_table, write_synthetic
+from dsfedmed_ray.learning.augmentation import Augmentation
+from dsfedmed_ray.learning.learnability import Selection, authors_batch_rows
+from dsfedmed_ray.learning.losses import symmetric_kl
+from dsfedmed_ray.learning.mutual_distillation import Distillation, PoolLearner
+from dsfedmed_ray.learning.segmentation_training import Pairs
+from dsfedmed_ray.methods.dsfedmed.exchange import Exchange
+from dsfedmed_ray.models.litemedsam import LiteMedSAMConfig
+from dsfedmed_ray.models.precision import arithmetic, compute_dtype
+from dsfedmed_ray.models.sam_segmenter import SamSegmenter
+from dsfedmed_ray.models.unet import UNetConfig
+from dsfedmed_ray.records import SyntheticSample
+from dsfedmed_ray.runtime.engine import LocalFoundation
+from dsfedmed_ray.runtime.foundation_server import FoundationSettings
+
+EPOCHS, POOL, BATCH, RATIO = 20, 96, 4, 0.5
+LEARNING_RATE, POSITIVE_WEIGHT, SUPERVISED, DIVERGENCE = 1e-4, 2.0, 0.9, 0.1
+CPU = torch.device("cpu")
+
+
+def foundation_config(size: int) -> LiteMedSAMConfig:
+    return LiteMedSAMConfig(input_size=size, weights="random")
+
+
+class ReleaseLoop:
+    """The release's distillation in our words.
+
+    Every batch of every epoch goes through the frozen encoder, both models run on all of it, and
+    selection comes after: rows that both models get right, half of these by divergence. The
+    supervised terms take the whole batch. One joint loss, nothing detached, no augmentation.
+    """
+
+    def __init__(self, split: SplitFederation, pool: Path, size: int, precision: str) -> None:
+        shape = {"num_structures": 1, "image_size": size, "seed": 0}
+        self._foundation: SamSegmenter = foundation_config(size).build(**shape).eval()
+        self._lightweight = UNetConfig().build(**shape).eval()
+        self._pairs = Pairs.of(read_synthetic(pool))
+        self._precision = precision
+        trained = [p for p in self._foundation.parameters() if p.requires_grad]
+        self._optimizers = [
+            torch.optim.Adam(parameters, lr=LEARNING_RATE)
+            for parameters in (trained, self._lightweight.parameters())
+        ]
+
+    def epoch(self) -> None:
+        for rows in torch.randperm(len(self._pairs)).split(BATCH):
+            images, masks = self._pairs.batch(rows)
+            with arithmetic(self._precision, CPU):
+                foundation = self._foundation(images)
+            lightweight = self._lightweight(images)
+            loss = self._loss(foundation, lightweight, masks)
+            for optimizer in self._optimizers:
+                optimizer.zero_grad()
+            loss.backward()
+            for optimizer in self._optimizers:
+                optimizer.step()
+
+    def _loss(self, foundation: Tensor, lightweight: Tensor, masks: Tensor) -> Tensor:
+        weight = torch.tensor(POSITIVE_WEIGHT)
+        supervised = sum(
+            functional.binary_cross_entropy_with_logits(logits, masks, pos_weight=weight)
+            for logits in (foundation, lightweight)
+        )
+        counted = authors_batch_rows(
+            foundation.detach(), lightweight.detach(), masks, ratio=RATIO
+        ).float()
+        divergence = (symmetric_kl(foundation, lightweight) * counted).sum()
+        return SUPERVISED * supervised + DIVERGENCE * divergence / counted.sum().clamp(min=1)
+
+
+def our_exchange(
+    foundation: LocalFoundation, pool: Path, size: int, selection: Selection
+) -> Exchange:
+    """Stage 5 as a run does it, on a pool whose embeddings are kept."""
+    config = Distillation(
+        epochs=EPOCHS,
+        batch_size=BATCH,
+        positive_weight=POSITIVE_WEIGHT,
+        augmentation=Augmentation(),
+    )
+    foundation.call("start_distillation", config)
+    pairs = Pairs.of(read_synthetic(pool))
+    learner = PoolLearner(
+        UNetConfig().build(num_structures=1, image_size=size, seed=0),
+        pairs.images,
+        pairs.masks,
+        learning_rate=config.lightweight_learning_rate,
+        config=config,
+        augmentation=config.augmentation,
+    )
+    return Exchange(foundation, learner, pairs.masks, config=config, selection=selection, seed=0)
+
+
+def timed(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def timed_epoch(exchange: Exchange, epochs: int) -> float:
+    """Mean seconds of the first epochs; the first of them scores the pool."""
+    return timed(lambda: [exchange.epoch(epoch) for epoch in range(epochs)]) / epochs
+
+
+def make_pool(split: SplitFederation, folder: Path) -> None:
+    """Pairs of the embedded federation stand for synthetic ones: only their size matters here."""
+    pairs = [
+        SyntheticSample(
+            sample_id=f"{number:04d}",
+            image=sample.image,
+            mask=sample.mask,
+            client=site,
+            mask_origin="client",
+            seed=0,
+        )
+        for number, (site, sample) in enumerate(
+            (site, sample) for site in split.seen_sites for sample in split.samples(site, "train")
+        )
+    ]
+    assert len(pairs) >= POOL, f"{len(pairs)} pairs, {POOL} are needed"
+    write_synthetic(to_table(pairs[:POOL]), folder / "pool.parquet")
+
+
+def measure(size: int, precision: str, given: argparse.Namespace) -> dict[str, float]:
+    """Seconds of 20 epochs of each loop at one image size."""
+    data = BrainSitesConfig(image_size=size, sequences=("t1", "pd"), pairs_per_site=100)
+    split = LeaveOneSiteOut().apply(data.build())
+    with tempfile.TemporaryDirectory() as folder:
+        pool = Path(folder)
+        make_pool(split, pool)
+        settings = FoundationSettings(
+            model=foundation_config(size),
+            split=split,
+            seed=0,
+            embeddings_folder=pool / "embeddings",
+            num_threads=given.threads,
+            precision=precision,
+        )
+        foundation = LocalFoundation(settings)
+        embedding = timed(lambda: foundation.call("open_pool", pool))
+        release = ReleaseLoop(split, pool, size, precision)
+        seconds: dict[str, list[float]] = {"release": [], "ours": [], "unselected": []}
+        selection = Selection(ratio=RATIO, every_epochs=given.every_epochs)
+        for _ in range(given.release_epochs):
+            seconds["release"].append(timed(release.epoch))
+            ours = our_exchange(foundation, pool, size, selection)
+            seconds["ours"].append(timed_epoch(ours, given.every_epochs))
+            whole = our_exchange(foundation, pool, size, Selection(ratio=1.0))
+            seconds["unselected"].append(timed_epoch(whole, 1))
+    total = {name: EPOCHS * statistics.mean(values) for name, values in seconds.items()}
+    return {
+        "release_seconds": total["release"],
+        "our_seconds": total["ours"],
+        "embedding_seconds": embedding,
+        "speedup": total["release"] / total["ours"],
+        "speedup_with_embedding": total["release"] / (total["ours"] + embedding),
+        "unselected_seconds": total["unselected"],
+        "saved_by_selection": 1 - total["ours"] / total["unselected"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--size", type=int, nargs="+", default=[128, 256])
+    parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"])
+    parser.add_argument("--every-epochs", type=int, default=5, help="between two scorings")
+    parser.add_argument("--release-epochs", type=int, default=2, help="timed of the release's loop")
+    parser.add_argument("--threads", type=int, default=2)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    result = {}
+    for size in given.size:
+        for precision in given.precision:
+            row = measure(size, precision, given)
+            result[f"{size} px, {compute_dtype(precision, CPU)}"] = row
+            shown = {name: round(value, 2) for name, value in row.items()}
+            print(size, precision, shown, flush=True)
+    given.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Stage 5, the exchange: two models pass over the selected samples and swap logits."""
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dsfedmed_ray.learning.learnability import Selection, authors_batch_rows
+from dsfedmed_ray.learning.mutual_distillation import Distillation, PoolLearner
+from dsfedmed_ray.methods.dsfedmed.select_samples import (
+    needs_scores,
+    score_pool,
+    selected_samples,
+    whole_pool,
+)
+from dsfedmed_ray.runtime.pending import FoundationHandle, Pending
+from dsfedmed_ray.seeding import named_torch_stream, torch_generator
+
+STAGE = "distill_mutually"
+
+
+class Exchange:
+    """The server's epochs of distillation, without their validation.
+
+    Args:
+        foundation: with the pool open and distillation started.
+        learner: the lightweight model's side.
+        masks: ``uint8 [pool, structures, size, size]`` of 0 and 1.
+        config: losses and batches.
+        selection: which samples.
+        seed: the run's seed.
+    """
+
+    def __init__(
+        self,
+        foundation: FoundationHandle,
+        learner: PoolLearner,
+        masks: Tensor,
+        *,
+        config: Distillation,
+        selection: Selection,
+        seed: int,
+    ) -> None:
+        self.scores = torch.empty(0)
+        self._foundation = foundation
+        self._learner = learner
+        self._masks = masks
+        self._config = config
+        self._selection = selection
+        self._seed = seed
+
+    def epoch(self, epoch: int) -> dict[str, float]:
+        """Scores where they are due and one pass over the kept samples; gives what happened."""
+        started = time.perf_counter()
+        kept = self._kept(epoch)
+        scored = time.perf_counter()
+        lightweight_loss, foundation_loss = np.mean(self._pass_over(epoch, kept), axis=0)
+        return {
+            "loss": float(lightweight_loss),
+            "foundation_loss": float(foundation_loss),
+            "num_selected": float(len(kept)),
+            "scoring_seconds": scored - started,
+            "training_seconds": time.perf_counter() - scored,
+        }
+
+    def _kept(self, epoch: int) -> Tensor:
+        if needs_scores(self._selection, epoch):
+            self.scores = score_pool(
+                self._foundation,
+                self._learner,
+                self._masks,
+                self._selection,
+                self._config.temperature,
+            )
+        if len(self.scores) == 0:
+            return whole_pool(len(self._masks))
+        return selected_samples(self.scores, self._selection, self._seed, epoch)
+
+    def _pass_over(self, epoch: int, kept: Tensor) -> list[tuple[float, float]]:
+        """Both models' losses, step by step.
+
+        In a step both run, exchange logits, and each makes its own update. The foundation model is
+        asked for its next logits before the lightweight model updates itself: in a process of its
+        own it never waits for that update, and the lightweight model finds the logits ready.
+        """
+        generator = torch_generator(self._seed, STAGE, epoch, "batches")
+        order = torch.randperm(len(kept), generator=generator)
+        batches = kept[order].split(self._config.batch_size)
+        losses: list[tuple[float, Pending | None]] = []
+        served = self._served(batches, 0)
+        for step, rows in enumerate(batches):
+            stream = (self._seed, STAGE, epoch, step)
+            with named_torch_stream(*stream, "layers"):
+                own_logits = self._learner.begin(rows, *stream, "augmentation")
+            foundation_logits: Tensor = served.result()
+            counted = self._counted(foundation_logits, own_logits, rows)
+            foundation_loss = (
+                self._foundation.call("finish", own_logits, counted)
+                if self._config.mutual
+                else None
+            )
+            if step + 1 < len(batches):
+                served = self._served(batches, step + 1)
+            losses.append((self._learner.finish(foundation_logits, counted), foundation_loss))
+        return [(own, 0.0 if other is None else other.result()) for own, other in losses]
+
+    def _served(self, batches: Sequence[Tensor], step: int) -> Pending:
+        """The foundation model's logits of a batch, with a graph where it learns too."""
+        return self._foundation.call("begin" if self._config.mutual else "targets", batches[step])
+
+    def _counted(self, foundation: Tensor, own: Tensor, rows: Tensor) -> Tensor | None:
+        if self._selection.rule != "authors_batch":
+            return None
+        return authors_batch_rows(
+            foundation,
+            own,
+            self._masks[rows].float(),
+            ratio=self._selection.ratio,
+            temperature=self._config.temperature,
+        )

@@ -1,0 +1,90 @@
+"""The order in which two models in two processes are asked, and what is asked again."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dsfedmed_ray.learning.learnability import Selection
+from dsfedmed_ray.learning.mutual_distillation import Distillation
+from dsfedmed_ray.methods.dsfedmed.exchange import Exchange
+from dsfedmed_ray.runtime.pending import Done
+
+POOL = 6
+
+
+class Recorder:
+    """Both models at once: answers with zeros and writes down who was asked for what."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def call(self, method: str, *arguments: Any) -> Done:
+        self.calls.append(f"foundation {method}")
+        if method == "finish":
+            return Done(2.0)
+        return Done(torch.zeros(POOL if method == "pool_logits" else len(arguments[0]), 1, 2, 2))
+
+    def pool_logits(self) -> Tensor:
+        self.calls.append("own pool_logits")
+        return torch.zeros(POOL, 1, 2, 2)
+
+    def begin(self, rows: Tensor, *stream: Any) -> Tensor:
+        self.calls.append("own begin")
+        return torch.zeros(len(rows), 1, 2, 2)
+
+    def finish(self, logits: Tensor, counted: Tensor | None) -> float:
+        self.calls.append("own finish")
+        return 4.0
+
+
+def exchange_of(recorder: Recorder, selection: Selection, *, mutual: bool = True) -> Exchange:
+    return Exchange(
+        recorder,  # type: ignore[arg-type]
+        recorder,  # type: ignore[arg-type]
+        torch.zeros(POOL, 1, 2, 2, dtype=torch.uint8),
+        config=Distillation(batch_size=3, mutual=mutual),
+        selection=selection,
+        seed=0,
+    )
+
+
+def test_the_foundation_model_is_asked_before_the_other_one_updates_itself() -> None:
+    """Six samples, all kept, are two batches of three. Losses are 4 and 2 in each."""
+    recorder = Recorder()
+    values = exchange_of(recorder, Selection(ratio=1.0)).epoch(0)
+    assert recorder.calls == [
+        "foundation begin",
+        "own begin",
+        "foundation finish",
+        "foundation begin",
+        "own finish",
+        "own begin",
+        "foundation finish",
+        "own finish",
+    ]
+    assert (values["loss"], values["foundation_loss"], values["num_selected"]) == (4.0, 2.0, 6.0)
+
+
+def test_one_way_the_foundation_model_serves_targets_alone() -> None:
+    recorder = Recorder()
+    values = exchange_of(recorder, Selection(ratio=1.0), mutual=False).epoch(0)
+    assert {call for call in recorder.calls if "foundation" in call} == {"foundation targets"}
+    assert recorder.calls[:4] == [
+        "foundation targets",
+        "own begin",
+        "foundation targets",
+        "own finish",
+    ]
+    assert values["foundation_loss"] == 0.0
+
+
+@pytest.mark.parametrize(("every", "scorings"), [(1, 4), (3, 2)])
+def test_scores_are_renewed_when_they_are_due(every: int, scorings: int) -> None:
+    """Epochs 0 to 3: each of them, or the first and the fourth. Half of six samples is kept."""
+    recorder = Recorder()
+    exchange = exchange_of(recorder, Selection(ratio=0.5, every_epochs=every))
+    kept = [exchange.epoch(epoch)["num_selected"] for epoch in range(4)]
+    assert recorder.calls.count("foundation pool_logits") == scorings
+    assert kept == [3.0] * 4

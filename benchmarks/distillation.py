@@ -28,7 +28,7 @@ from dsfedmed_ray.learning.learnability import Selection, authors_batch_rows
 from dsfedmed_ray.learning.losses import symmetric_kl
 from dsfedmed_ray.learning.mutual_distillation import Distillation, PoolLearner
 from dsfedmed_ray.learning.segmentation_training import Pairs
-from dsfedmed_ray.methods.dsfedmed.exchange import Exchange
+from dsfedmed_ray.methods.dsfedmed.exchange_logits import LogitExchange
 from dsfedmed_ray.models.litemedsam import LiteMedSAMConfig
 from dsfedmed_ray.models.precision import arithmetic, compute_dtype
 from dsfedmed_ray.models.sam_segmenter import SamSegmenter
@@ -94,7 +94,7 @@ class ReleaseLoop:
 
 def our_exchange(
     foundation: LocalFoundation, pool: Path, size: int, selection: Selection
-) -> Exchange:
+) -> LogitExchange:
     """Stage 5 as a run does it, on a pool whose embeddings are kept."""
     config = Distillation(
         epochs=EPOCHS,
@@ -112,7 +112,9 @@ def our_exchange(
         config=config,
         augmentation=config.augmentation,
     )
-    return Exchange(foundation, learner, pairs.masks, config=config, selection=selection, seed=0)
+    return LogitExchange(
+        foundation, learner, pairs.masks, config=config, selection=selection, seed=0
+    )
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -121,7 +123,7 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def timed_epoch(exchange: Exchange, epochs: int) -> float:
+def timed_epoch(exchange: LogitExchange, epochs: int) -> float:
     """Mean seconds of the first epochs; the first of them scores the pool."""
     return timed(lambda: [exchange.epoch(epoch) for epoch in range(epochs)]) / epochs
 
@@ -190,7 +192,7 @@ def main() -> None:
     parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"])
     parser.add_argument("--every-epochs", type=int, default=5, help="between two scorings")
     parser.add_argument("--release-epochs", type=int, default=2, help="timed of the release's loop")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     result = {}
@@ -200,7 +202,7 @@ def main() -> None:
             result[f"{size} px, {compute_dtype(precision, CPU)}"] = row
             shown = {name: round(value, 2) for name, value in row.items()}
             print(size, precision, shown, flush=True)
-    given.json.write_text(json.dumps(result, indent=2) + "\n")
+            given.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

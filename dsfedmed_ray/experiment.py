@@ -219,6 +219,7 @@ def _context(
             checkpoint_every=experiment.runtime.checkpoint_every,
             threads=experiment.runtime.threads,
             precision=experiment.runtime.precision,
+            wire_dtype=experiment.runtime.wire_dtype,
             drops_clients=experiment.runtime.failures.on_client_error == "drop",
             availability=experiment.runtime.availability,
         )

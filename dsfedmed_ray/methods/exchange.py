@@ -4,15 +4,16 @@ from collections.abc import Sequence
 
 from dsfedmed_ray.accounting.communication import payload_bytes
 from dsfedmed_ray.learning.aggregation import FlatState
+from dsfedmed_ray.learning.wire import Payload
 from dsfedmed_ray.records import Transfer
 from dsfedmed_ray.runtime.client_pool import ClientPool
 
 
 def broadcast_transfers(
-    names: Sequence[str], flat: FlatState, *, stage: str, what: str, round_index: int | None
+    names: Sequence[str], payload: Payload, *, stage: str, what: str, round_index: int | None
 ) -> list[Transfer]:
     """The ledger's lines for one state sent to several clients."""
-    num_bytes = payload_bytes(flat)
+    num_bytes = payload_bytes(payload)
     return [
         Transfer(
             client=name,

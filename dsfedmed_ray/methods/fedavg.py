@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from dsfedmed_ray.accounting.communication import payload_bytes
 from dsfedmed_ray.data.splits import SplitFederation
 from dsfedmed_ray.learning.aggregation import StateLayout
+from dsfedmed_ray.learning.wire import from_wire, to_wire
 from dsfedmed_ray.methods.best_state import BestState
 from dsfedmed_ray.methods.exchange import broadcast_transfers, validation_dice
 from dsfedmed_ray.methods.federated_training import FederatedTraining
@@ -70,6 +71,7 @@ class FederatedRounds:
 
     def _begin_fresh(self) -> None:
         self._state, self._best, self._last_round = self._initial, BestState(), -1
+        self._holders: list[int] = []  # clients that hold the last broadcast
         self._first_rounds: dict[int, int] = {}  # of clients that keep something
 
     def begin(self, content: dict[str, Any] | None) -> None:
@@ -80,11 +82,13 @@ class FederatedRounds:
             self._best = BestState.restored(content["best"])
             self._last_round = content["round"]
             self._first_rounds = content["first_rounds"]
+            self._holders = content["holders"]
 
     def advance(self, unit: int) -> UnitResult:
         """One round."""
         # 1. Choose the round's clients; of those that shall be away, none does any work.
-        clients = self._participation.attendance(unit, 2 * payload_bytes(self._state))
+        travels = to_wire(self._state, self._state, self._context.wire_dtype)
+        clients = self._participation.attendance(unit, 2 * payload_bytes(travels))
         unit_name = f"round {unit + 1}"
         self._pool.policy.require_enough(len(clients.in_time), len(clients.asked), unit_name)
         # 2. Broadcast; the clients train; their states come back as exact partial sums.
@@ -97,8 +101,10 @@ class FederatedRounds:
             num_asked=len(clients.asked),
         )
         transfers = self._round_transfers(unit, clients, result)
-        # 3. The mean is the new global state.
-        self._state = result.state
+        # 3. The mean, as it reaches those who hold the last broadcast, is the new global state.
+        wire_dtype = self._context.wire_dtype
+        self._state = from_wire(to_wire(result.state, self._state, wire_dtype), self._state)
+        self._holders = [] if wire_dtype == "float32" else clients.reached
         self._last_round = unit
         if self._keeps_norms:
             for reply in result.replies:
@@ -127,6 +133,7 @@ class FederatedRounds:
         """See :class:`~dsfedmed_ray.methods.resumable.ResumableWork`."""
         return {
             "state": self._layout.unflatten(self._state),
+            "holders": self._holders,
             "best": self._best.snapshot(),
             "round": self._last_round,
             "first_rounds": self._first_rounds,
@@ -184,10 +191,19 @@ class FederatedRounds:
     def _round_transfers(
         self, round_index: int, clients: Attendance, result: RoundResult
     ) -> list[Transfer]:
-        names = [self._pool.client_name(client) for client in clients.reached]
-        down = broadcast_transfers(
-            names, self._state, stage=STAGE, what="state", round_index=round_index
-        )
+        holders = set(self._holders)
+        change = to_wire(self._state, self._state, self._context.wire_dtype)
+        down = [
+            line
+            for payload, held in ((self._state, False), (change, True))
+            for line in broadcast_transfers(
+                [self._pool.client_name(c) for c in clients.reached if (c in holders) == held],
+                payload,
+                stage=STAGE,
+                what="state",
+                round_index=round_index,
+            )
+        ]
         up = [
             Transfer(
                 client=self._pool.client_name(reply.client_id),
@@ -238,6 +254,7 @@ def federated_stage(context: RunContext, schedule: FederatedTraining) -> StageOu
             "model": context.lightweight,
             "schedule": schedule,
             "availability": context.availability,
+            "wire_dtype": context.wire_dtype,
         },
         inputs=[],
         run=lambda folder: train_federated(context, schedule, folder),

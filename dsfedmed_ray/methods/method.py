@@ -10,6 +10,7 @@ import torch
 
 from dsfedmed_ray.data.splits import SplitFederation
 from dsfedmed_ray.learning.aggregation import StateLayout
+from dsfedmed_ray.learning.wire import WireDtype
 from dsfedmed_ray.methods.resumable import StopRequest, UnitLoop
 from dsfedmed_ray.models.precision import Precision
 from dsfedmed_ray.models.segmenter import Segmenter, SegmenterConfig, State
@@ -71,6 +72,7 @@ class RunContext:
         checkpoint_every: units between two checkpoints.
         threads: torch threads by role; they decide bits, so they are part of every stage's key.
         precision: of the foundation model's arithmetic; part of every stage's key as well.
+        wire_dtype: number format of states that travel in the rounds.
         drops_clients: whether failed clients are left out. A stage then depends on which clients
             failed, so its result stays this run's own.
         availability: simulated dropout and stragglers of the clients.
@@ -95,6 +97,7 @@ class RunContext:
     checkpoint_every: int = 1
     threads: Threads = field(default_factory=Threads)
     precision: Precision = "fp32"
+    wire_dtype: WireDtype = "float32"
     drops_clients: bool = False
     availability: Availability = field(default_factory=Availability)
     stages: dict[str, StageOutput] = field(default_factory=dict)
@@ -109,6 +112,7 @@ class RunContext:
                 model=self.lightweight,
                 local=local,
                 generator=self.generator,
+                wire_dtype=self.wire_dtype,
                 seed=self.seed,
                 state_folder=self.directory.checkpoints / "clients",
                 num_states_kept=2 * self.checkpoint_every + 1,

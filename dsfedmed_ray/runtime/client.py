@@ -25,6 +25,7 @@ from dsfedmed_ray.learning.segmentation_training import (
     make_optimizer,
     train_on_pairs,
 )
+from dsfedmed_ray.learning.wire import WireDtype, from_wire, to_wire
 from dsfedmed_ray.models.generator import Generator
 from dsfedmed_ray.models.segmenter import SegmenterConfig
 from dsfedmed_ray.records import Sample
@@ -49,6 +50,7 @@ class HospitalBuilder:
         seed: the run's seed.
         state_folder: where client state lives between rounds.
         generator: configuration of the diffusion backbone, for methods with synthesis.
+        wire_dtype: number format in which the client's state travels.
         num_gpus: the worker's share of a GPU.
         batch_size: images a forward pass when a state is validated.
         num_states_kept: rounds of which a client's own state is kept, so that a resumed run finds
@@ -61,6 +63,7 @@ class HospitalBuilder:
     seed: int
     state_folder: Path
     generator: Any = None
+    wire_dtype: WireDtype = "float32"
     num_gpus: float = 0.0
     batch_size: int = 16
     num_states_kept: int = 3
@@ -92,7 +95,8 @@ class Hospital:
     @cached_property
     def _uplink_bytes(self) -> int:
         # The size of a state does not depend on its values, so it is measured once.
-        return payload_bytes(self._resident.shared.read())
+        state = self._resident.shared.read()
+        return payload_bytes(to_wire(state, state, self._settings.wire_dtype))
 
     @cached_property
     def _generator(self) -> Generator:
@@ -127,8 +131,9 @@ class Hospital:
             self._optimizers.save(client_id, order.round_index, optimizer.state_dict())
         if local.norm_policy == "local":
             self._save_kept(client_id, order.round_index)
+        sent = to_wire(self._resident.shared.read(), broadcast, self._settings.wire_dtype)
         return FitResult(
-            state=self._resident.shared.read(),
+            state=from_wire(sent, broadcast),
             num_samples=len(pairs),
             metrics={"loss": loss},
             num_uplink_bytes=self._uplink_bytes,

@@ -1,5 +1,6 @@
 """Where a role computes: the only place that asks for CUDA, and that counts threads."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -37,10 +38,27 @@ def role_threads(num_threads: int) -> Iterator[None]:
 
     The number of threads decides how sums are split, and so their last bits. In serial runs several
     roles share one process; each gets its own count, as it would in a process of its own.
+
+    Raises:
+        ResourceError: the block needed more GPU memory than there is.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(num_threads)
     try:
         yield
+    except torch.OutOfMemoryError as error:
+        raise ResourceError(_gpu_too_small(str(error))) from error
     finally:
         torch.set_num_threads(before)
+
+
+def _gpu_too_small(message: str) -> str:
+    """What torch says over many lines about a full GPU, in one line with the remedy."""
+    asked = re.search(r"Tried to allocate ([\d.]+ \w+)", message)
+    capacity = re.search(r"total capacity of ([\d.]+ \w+)", message)
+    return (
+        f"the GPU is too small: {asked[1] + ' more' if asked else 'more memory'} was needed"
+        + (f" of {capacity[1]}" if capacity else "")
+        + "; lower batch_size, data.image_size or the model's input_size, or give the role a "
+        "larger share with runtime.resources"
+    )

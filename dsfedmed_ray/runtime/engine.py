@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 import torch
 
 from dsfedmed_ray.errors import ConfigurationError
+from dsfedmed_ray.learning.wire import WIRE_DTYPES, WireDtype
 from dsfedmed_ray.models.precision import PRECISIONS, Precision
 from dsfedmed_ray.runtime.availability import Availability
 from dsfedmed_ray.runtime.client import HospitalBuilder
@@ -77,6 +78,8 @@ class RuntimeConfig:
         threads: torch threads by role.
         precision: of the foundation model: ``fp32``, ``bf16``, ``fp16``, or ``auto`` for bfloat16
             where the hardware computes in it.
+        wire_dtype: number format of states that travel in the rounds: ``float32``, or the
+            difference to what the receiver holds in ``float16`` or ``bfloat16``.
         resources: what actors ask of Ray.
         failures: what happens on failures.
         address: a running cluster; None starts Ray on this machine for this run.
@@ -92,6 +95,7 @@ class RuntimeConfig:
     chunk_size: int | None = None
     threads: Threads = field(default_factory=Threads)
     precision: Precision = "auto"
+    wire_dtype: WireDtype = "float32"
     resources: Resources = field(default_factory=Resources)
     failures: FailurePolicy = field(default_factory=FailurePolicy)
     address: str | None = None
@@ -109,6 +113,10 @@ class RuntimeConfig:
         if self.precision not in PRECISIONS:
             raise ConfigurationError(
                 f"runtime.precision is {self.precision!r}; allowed: {', '.join(PRECISIONS)}"
+            )
+        if self.wire_dtype not in WIRE_DTYPES:
+            raise ConfigurationError(
+                f"runtime.wire_dtype is {self.wire_dtype!r}; allowed: {', '.join(WIRE_DTYPES)}"
             )
         for name in ("num_workers", "chunk_size", "checkpoint_every"):
             value = getattr(self, name)

@@ -114,6 +114,7 @@ def open_context() -> OpenContext:
                 progress=progress,
                 stop=stop,
                 threads=runtime.threads,
+                wire_dtype=runtime.wire_dtype,
                 checkpoint_every=runtime.checkpoint_every,
                 availability=runtime.availability,
             )

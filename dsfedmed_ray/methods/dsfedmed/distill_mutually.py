@@ -11,8 +11,8 @@ from dsfedmed_ray.data.synthetic_samples import read_synthetic
 from dsfedmed_ray.learning.learnability import Selection
 from dsfedmed_ray.learning.mutual_distillation import Distillation, PoolLearner
 from dsfedmed_ray.methods.best_state import BestState
-from dsfedmed_ray.methods.dsfedmed import exchange
-from dsfedmed_ray.methods.dsfedmed.exchange import Exchange
+from dsfedmed_ray.methods.dsfedmed import exchange_logits
+from dsfedmed_ray.methods.dsfedmed.exchange_logits import LogitExchange
 from dsfedmed_ray.methods.exchange import broadcast_transfers, validation_dice
 from dsfedmed_ray.methods.method import (
     FOUNDATION_FILE,
@@ -27,7 +27,7 @@ from dsfedmed_ray.records import Transfer
 from dsfedmed_ray.runtime.client_pool import ClientPool
 from dsfedmed_ray.runtime.pending import FoundationHandle
 
-STAGE = exchange.STAGE
+STAGE = exchange_logits.STAGE
 
 
 class DistillationEpochs:
@@ -64,7 +64,7 @@ class DistillationEpochs:
         self._foundation.call("load_trainable_state", self._initial_foundation).result()
         self._foundation.call("open_pool", self._synthetic).result()
         self._foundation.call("start_distillation", self._config).result()
-        self._exchange = Exchange(
+        self._exchange = LogitExchange(
             self._foundation,
             self._learner,
             masks,

@@ -41,3 +41,20 @@ def test_threads_are_given_back_even_after_an_error() -> None:
         fail()
     assert seen == [before + 2]
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        (
+            "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of "
+            "15.77 GiB of which 1.20 GiB is free.\nOf the allocated memory ...",
+            r"^the GPU is too small: 2\.50 GiB more was needed of 15\.77 GiB; lower batch_size, ",
+        ),
+        ("words of another version", r"^the GPU is too small: more memory was needed; lower"),
+    ],
+)
+def test_a_full_gpu_is_one_line(message: str, said: str) -> None:
+    with pytest.raises(ResourceError, match=said) as caught, role_threads(1):
+        raise torch.OutOfMemoryError(message)
+    assert "\n" not in str(caught.value)

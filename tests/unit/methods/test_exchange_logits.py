@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dsfedmed_ray.learning.learnability import Selection
 from dsfedmed_ray.learning.mutual_distillation import Distillation
-from dsfedmed_ray.methods.dsfedmed.exchange import Exchange
+from dsfedmed_ray.methods.dsfedmed.exchange_logits import LogitExchange
 from dsfedmed_ray.runtime.pending import Done
 
 POOL = 6
@@ -39,8 +39,8 @@ class Recorder:
         return 4.0
 
 
-def exchange_of(recorder: Recorder, selection: Selection, *, mutual: bool = True) -> Exchange:
-    return Exchange(
+def exchange_of(recorder: Recorder, selection: Selection, *, mutual: bool = True) -> LogitExchange:
+    return LogitExchange(
         recorder,  # type: ignore[arg-type]
         recorder,  # type: ignore[arg-type]
         torch.zeros(POOL, 1, 2, 2, dtype=torch.uint8),

@@ -21,7 +21,7 @@ from dsfedmed_ray.seeding import named_torch_stream, torch_generator
 STAGE = "distill_mutually"
 
 
-class Exchange:
+class LogitExchange:
     """The server's epochs of distillation, without their validation.
 
     Args:

@@ -6,7 +6,7 @@ exchange, and :func:`distill_batch` is the exchange.
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -46,7 +46,8 @@ class Distillation:
             they are exchanged, so that both models always speak of the same pixels.
         patience: epochs without a better seen-site validation before the stage stops; None runs
             all epochs.
-        placement: where the lightweight model distils: ``server``.
+        placement: where the lightweight model distils: ``server`` (paper), or ``clients``, each on
+            its own generator's samples from served targets; then ``mutual`` must be False.
     """
 
     epochs: int = 20
@@ -61,7 +62,7 @@ class Distillation:
     gradient_clip: float = 1.0
     augmentation: Augmentation | None = None
     patience: int | None = None
-    placement: str = "server"
+    placement: Literal["server", "clients"] = "server"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "temperature", "positive_weight", "gradient_clip"):
@@ -74,9 +75,14 @@ class Distillation:
                 raise ConfigurationError(
                     f"method.distillation.{name} is {getattr(self, name)}; it cannot be negative"
                 )
-        if self.placement != "server":
+        if self.placement not in ("server", "clients"):
             raise ConfigurationError(
-                f"method.distillation.placement is {self.placement!r}; allowed: server"
+                f"method.distillation.placement is {self.placement!r}; allowed: server, clients"
+            )
+        if self.placement == "clients" and self.mutual:
+            raise ConfigurationError(
+                "method.distillation.placement=clients serves targets one way; "
+                "set method.distillation.mutual=false too"
             )
 
 

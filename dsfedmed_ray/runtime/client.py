@@ -34,6 +34,7 @@ from dsfedmed_ray.runtime.client_state import ClientFiles
 from dsfedmed_ray.runtime.devices import role_device
 from dsfedmed_ray.runtime.local_training import LocalTraining
 from dsfedmed_ray.runtime.resident_segmenter import ResidentSegmenter
+from dsfedmed_ray.runtime.served_share import ServedDistillation, ServedShare, distil_share
 from dsfedmed_ray.seeding import derive_seed, named_torch_stream, torch_generator
 
 _CACHED_PAIR_BYTES = 256 * 2**20
@@ -80,6 +81,7 @@ class Hospital:
         self._settings = settings
         self._device = role_device(settings.num_gpus)
         self._pairs: OrderedDict[int, Pairs] = OrderedDict()
+        self._shares: dict[int, ServedShare] = {}  # of the last client alone
 
     @cached_property
     def _resident(self) -> ResidentSegmenter:
@@ -109,7 +111,9 @@ class Hospital:
         return self._settings.split.client_name(client_id)
 
     def fit(self, client_id: int, broadcast: FlatState, order: FitOrder) -> FitResult:
-        """Trains the broadcast state on the client's training pairs."""
+        """Trains the broadcast state on the client's training pairs, or distils it."""
+        if order.distillation is not None:
+            return self._distilled(client_id, broadcast, order, order.distillation)
         local = self._settings.local
         training = local.in_round(order.round_index)
         self._resident.shared.load(broadcast)
@@ -137,6 +141,24 @@ class Hospital:
             num_samples=len(pairs),
             metrics={"loss": loss},
             num_uplink_bytes=self._uplink_bytes,
+        )
+
+    def _distilled(
+        self, client_id: int, broadcast: FlatState, order: FitOrder, served: ServedDistillation
+    ) -> FitResult:
+        """One epoch on the client's share of the synthetic set."""
+        if client_id not in self._shares:
+            self._shares = {client_id: ServedShare.of(served, self.client_name(client_id))}
+        self._resident.load_whole(broadcast)
+        name = (self._settings.seed, order.stage, order.round_index, client_id)
+        share, model = self._shares[client_id], self._resident.model
+        loss, num_samples = distil_share(model, share, served, self._device, *name)
+        state = self._resident.read_whole()
+        return FitResult(
+            state=state,
+            num_samples=num_samples,
+            metrics={"loss": loss},
+            num_uplink_bytes=payload_bytes(state),
         )
 
     def tune_generator(self, client_id: int) -> GeneratorUpload:

@@ -16,6 +16,7 @@ from dsfedmed_ray.runtime.client_program import (
 )
 from dsfedmed_ray.runtime.client_worker import ClientWorker
 from dsfedmed_ray.runtime.failures import FailurePolicy, Verdict
+from dsfedmed_ray.runtime.served_share import ServedDistillation
 
 Note = Callable[[str], None]
 
@@ -76,6 +77,7 @@ class ClientPool(ABC):
         total_weight: int,
         stage: str = "train_federated",
         num_asked: int | None = None,
+        distillation: ServedDistillation | None = None,
     ) -> RoundResult:
         """One round of federated averaging.
 
@@ -87,13 +89,17 @@ class ClientPool(ABC):
             stage: whose round it is.
             num_asked: clients that were to take part, those included that are simulated to be
                 away; None is ``client_ids`` alone.
+            distillation: what to distil on; None trains on the clients' own pairs.
 
         Raises:
             ClientFailureError: a client failed and the policy stops the run.
             TooFewRepliesError: too few clients replied.
         """
         order = FitOrder(
-            round_index=round_index, scale_bits=scale_bits_for(total_weight), stage=stage
+            round_index=round_index,
+            scale_bits=scale_bits_for(total_weight),
+            stage=stage,
+            distillation=distillation,
         )
         total = FixedPointSum(broadcast.values.size, broadcast.counters.size, order.scale_bits)
         replies: dict[int, ClientReply] = {}

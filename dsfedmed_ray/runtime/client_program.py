@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dsfedmed_ray.learning.aggregation import FixedPointSum, FlatState
+from dsfedmed_ray.runtime.served_share import ServedDistillation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,11 +16,13 @@ class FitOrder:
         round_index: from 0.
         scale_bits: fixed-point scale of the round's sums.
         stage: whose round it is; the first word of the clients' random streams.
+        distillation: what to distil on; None trains on the client's own pairs.
     """
 
     round_index: int
     scale_bits: int
     stage: str = "train_federated"
+    distillation: ServedDistillation | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

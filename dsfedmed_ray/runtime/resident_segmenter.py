@@ -29,6 +29,10 @@ class ResidentSegmenter:
         now = self.kept.read()
         self.initial_kept = FlatState(values=now.values.copy(), counters=now.counters.copy())
 
+    def read_whole(self) -> FlatState:
+        """A copy of all trainable entries."""
+        return self._layout.flatten(self.model.trainable_state())
+
     def load_whole(self, flat: FlatState) -> None:
         """Loads a state of all trainable entries."""
         self.model.load_trainable_state(self._layout.unflatten(flat))

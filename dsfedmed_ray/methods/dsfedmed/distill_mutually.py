@@ -13,6 +13,7 @@ from dsfedmed_ray.learning.mutual_distillation import Distillation, PoolLearner
 from dsfedmed_ray.methods.best_state import BestState
 from dsfedmed_ray.methods.dsfedmed import exchange_logits
 from dsfedmed_ray.methods.dsfedmed.exchange_logits import LogitExchange
+from dsfedmed_ray.methods.dsfedmed.serve_targets import ServedTargets
 from dsfedmed_ray.methods.exchange import broadcast_transfers, validation_dice
 from dsfedmed_ray.methods.method import (
     FOUNDATION_FILE,
@@ -64,14 +65,7 @@ class DistillationEpochs:
         self._foundation.call("load_trainable_state", self._initial_foundation).result()
         self._foundation.call("open_pool", self._synthetic).result()
         self._foundation.call("start_distillation", self._config).result()
-        self._exchange = LogitExchange(
-            self._foundation,
-            self._learner,
-            masks,
-            config=self._config,
-            selection=self._selection,
-            seed=self._context.seed,
-        )
+        self._exchange = self._exchange_over(masks)
         self._best, self._last = BestState(), -1
         self._unsaid: list[Transfer] = []
         if content is None:
@@ -87,8 +81,8 @@ class DistillationEpochs:
         """One epoch of the exchange, then validation at the clients."""
         values = self._exchange.epoch(unit)
         self._last = unit
-        dice, transfers = self._validated(unit)
-        transfers, self._unsaid = self._unsaid + transfers, []
+        dice, sent = self._validated(unit)
+        transfers, self._unsaid = self._unsaid + self._exchange.transfers + sent, []
         return UnitResult(values={**values, "validation_dice": dice}, transfers=transfers)
 
     def is_finished(self) -> bool:
@@ -110,6 +104,27 @@ class DistillationEpochs:
         """Writes the best lightweight model and the foundation model after the last epoch."""
         save_weights(self._best.state, folder / MODEL_FILE)
         save_weights(self._foundation.call("trainable_state").result(), folder / FOUNDATION_FILE)
+
+    def _exchange_over(self, masks: Tensor) -> LogitExchange | ServedTargets:
+        if self._config.placement == "server":
+            return LogitExchange(
+                self._foundation,
+                self._learner,
+                masks,
+                config=self._config,
+                selection=self._selection,
+                seed=self._context.seed,
+            )
+        return ServedTargets(
+            self._context,
+            self._pool,
+            self._foundation,
+            self._learner,
+            masks,
+            synthetic=self._synthetic,
+            config=self._config,
+            selection=self._selection,
+        )
 
     def _open_pool(self) -> tuple[PoolLearner, Tensor]:
         """The lightweight model's side, and the pool's masks."""

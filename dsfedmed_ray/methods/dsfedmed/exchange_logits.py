@@ -15,6 +15,7 @@ from dsfedmed_ray.methods.dsfedmed.select_samples import (
     selected_samples,
     whole_pool,
 )
+from dsfedmed_ray.records import Transfer
 from dsfedmed_ray.runtime.pending import FoundationHandle, Pending
 from dsfedmed_ray.seeding import named_torch_stream, torch_generator
 
@@ -44,6 +45,7 @@ class LogitExchange:
         seed: int,
     ) -> None:
         self.scores = torch.empty(0)
+        self.transfers: list[Transfer] = []  # nothing leaves the server
         self._foundation = foundation
         self._learner = learner
         self._masks = masks

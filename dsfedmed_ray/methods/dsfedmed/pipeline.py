@@ -64,6 +64,11 @@ class DSFedMed:
             raise ConfigurationError(
                 f"method.samples_per_client is {self.samples_per_client}; at least 1"
             )
+        if (self.distillation.placement, self.selection.rule) == ("clients", "authors_batch"):
+            raise ConfigurationError(
+                "method.selection.rule=authors_batch selects inside batches of both models; with "
+                "method.distillation.placement=clients use topk or softmax"
+            )
 
     def check(self, model: Segmenter, split: SplitFederation) -> None:
         """See :class:`~dsfedmed_ray.methods.method.Method`."""

@@ -176,7 +176,8 @@ def test_embeddings_are_taken_as_they_are() -> None:
         ({"epochs": 0}, r"distillation\.epochs is 0; it must be positive"),
         ({"temperature": 0.0}, r"distillation\.temperature is 0\.0; it must be positive"),
         ({"kl_weight": -0.1}, r"distillation\.kl_weight is -0\.1; it cannot be negative"),
-        ({"placement": "client"}, r"distillation\.placement is 'client'; allowed: server"),
+        ({"placement": "client"}, r"distillation\.placement is 'client'; allowed: server, clients"),
+        ({"placement": "clients"}, r"serves targets one way; set .*\.mutual=false too"),
     ],
 )
 def test_impossible_settings(changes: dict[str, object], message: str) -> None:

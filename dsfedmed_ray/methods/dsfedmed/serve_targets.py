@@ -1,0 +1,172 @@
+"""Stage 5 at the clients: the foundation model's logits travel, and the clients distil.
+
+Not the paper's method, whose two models meet at the server. Distillation is one way: the
+foundation model stays as it was adapted, so its targets are served once.
+"""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dsfedmed_ray.accounting.communication import payload_bytes
+from dsfedmed_ray.data.synthetic_samples import read_synthetic
+from dsfedmed_ray.learning.learnability import Selection, learnability_scores
+from dsfedmed_ray.learning.mutual_distillation import Distillation, PoolLearner
+from dsfedmed_ray.methods.dsfedmed.exchange_logits import STAGE
+from dsfedmed_ray.methods.dsfedmed.select_samples import (
+    needs_scores,
+    selected_samples,
+    whole_pool,
+)
+from dsfedmed_ray.methods.method import RunContext, layout_of
+from dsfedmed_ray.models.segmenter import Segmenter
+from dsfedmed_ray.records import Transfer
+from dsfedmed_ray.run_directory import write_atomically
+from dsfedmed_ray.runtime.client_pool import ClientPool, RoundResult
+from dsfedmed_ray.runtime.pending import FoundationHandle
+from dsfedmed_ray.runtime.served_share import ServedDistillation, ServedShare, rows_of
+
+
+class ServedTargets:
+    """The epochs of distillation at the clients, without their validation.
+
+    Args:
+        context: the run.
+        pool: the clients.
+        foundation: with the pool open and distillation started.
+        learner: the server's copy of the lightweight model, to score the pool with.
+        masks: ``uint8 [pool, structures, size, size]`` of 0 and 1.
+        synthetic: folder of the synthetic set.
+        config: losses and batches.
+        selection: which samples; the server selects over the whole pool.
+    """
+
+    def __init__(
+        self,
+        context: RunContext,
+        pool: ClientPool,
+        foundation: FoundationHandle,
+        learner: PoolLearner,
+        masks: Tensor,
+        *,
+        synthetic: Path,
+        config: Distillation,
+        selection: Selection,
+    ) -> None:
+        self.scores = torch.empty(0)
+        self.transfers: list[Transfer] = []
+        self._context = context
+        self._pool = pool
+        self._learner = learner
+        self._masks = masks
+        self._synthetic = synthetic
+        self._config = config
+        self._selection = selection
+        self._model: Segmenter = learner.model  # type: ignore[assignment]
+        self._layout = layout_of(self._model)
+        self._targets = context.directory.checkpoints / STAGE / "targets.npy"
+        logits = foundation.call("pool_logits").result().numpy().astype(np.float16)
+        write_atomically(self._targets, lambda path: _save(path, logits))
+        samples = read_synthetic(synthetic)
+        self._rows = {
+            client: set(rows_of(samples, pool.client_name(client)))
+            for client in context.all_clients()
+        }
+
+    def epoch(self, epoch: int) -> dict[str, float]:
+        """Selects, lets the clients distil and averages; what travelled is in ``transfers``."""
+        self.transfers = self._serve_shares() if epoch == 0 else []
+        started = time.perf_counter()
+        kept = tuple(self._kept(epoch).tolist())
+        scored = time.perf_counter()
+        order = self._order(kept)
+        taking = [client for client, rows in self._rows.items() if rows.intersection(kept)]
+        before = self._layout.flatten(self._model.trainable_state())
+        result = self._pool.fit_round(
+            before,
+            taking,
+            round_index=epoch,
+            total_weight=len(kept),
+            stage=STAGE,
+            distillation=order,
+        )
+        self._model.load_trainable_state(self._layout.unflatten(result.state))
+        self.transfers += self._epoch_transfers(epoch, kept, result)
+        losses = sum(reply.metrics["loss"] * reply.num_samples for reply in result.replies)
+        return {
+            "loss": losses / sum(reply.num_samples for reply in result.replies),
+            "num_selected": float(len(kept)),
+            "scoring_seconds": scored - started,
+            "training_seconds": time.perf_counter() - scored,
+        }
+
+    def _order(self, kept: tuple[int, ...]) -> ServedDistillation:
+        return ServedDistillation(
+            synthetic=self._synthetic, targets=self._targets, kept=kept, config=self._config
+        )
+
+    def _kept(self, epoch: int) -> Tensor:
+        if needs_scores(self._selection, epoch):
+            self.scores = learnability_scores(
+                torch.from_numpy(np.load(self._targets)).float(),
+                self._learner.pool_logits(),
+                self._masks.float(),
+                reliability_weight=self._selection.reliability_weight,
+                temperature=self._config.temperature,
+            )
+        if len(self.scores) == 0:
+            return whole_pool(len(self._masks))
+        return selected_samples(self.scores, self._selection, self._context.seed, epoch)
+
+    def _serve_shares(self) -> list[Transfer]:
+        """Images, masks and targets go to their client once, before the first epoch."""
+        sent = []
+        for client, rows in self._rows.items():
+            if not rows:  # its generator was left out
+                continue
+            name = self._pool.client_name(client)
+            share = ServedShare.of(self._order(()), name)
+            images, masks, targets = share.payload
+            parts = {"synthetic_pairs": (images, masks), "targets": targets}
+            sent += [_transfer(name, what, payload_bytes(part), 0) for what, part in parts.items()]
+        return sent
+
+    def _epoch_transfers(
+        self, epoch: int, kept: tuple[int, ...], result: RoundResult
+    ) -> list[Transfer]:
+        lines = []
+        for reply in result.replies:
+            name = self._pool.client_name(reply.client_id)
+            rows = np.array(sorted(self._rows[reply.client_id].intersection(kept)))
+            lines.append(_transfer(name, "selection", payload_bytes(rows), epoch))
+            lines.append(
+                Transfer(
+                    client=name,
+                    direction="uplink",
+                    stage=STAGE,
+                    what="state",
+                    num_bytes=reply.num_uplink_bytes,
+                    round_index=epoch,
+                )
+            )
+        return lines
+
+
+def _transfer(client: str, what: str, num_bytes: int, epoch: int) -> Transfer:
+    return Transfer(
+        client=client,
+        direction="downlink",
+        stage=STAGE,
+        what=what,
+        num_bytes=num_bytes,
+        round_index=epoch,
+    )
+
+
+def _save(path: Path, logits: NDArray[np.float16]) -> None:
+    with path.open("wb") as target:  # np.save would append .npy to the temporary name
+        np.save(target, logits)

@@ -46,6 +46,9 @@ class Distillation:
             they are exchanged, so that both models always speak of the same pixels.
         patience: epochs without a better seen-site validation before the stage stops; None runs
             all epochs.
+        federated_share: share of the federated model's weights in what is validated and delivered,
+            the rest being the distilled model's (weight averaging, Wortsman et al. 2022,
+            arXiv 2109.01903), in [0, 1); 0 delivers the distilled model itself (paper).
         placement: where the lightweight model distils: ``server`` (paper), or ``clients``, each on
             its own generator's samples from served targets; then ``mutual`` must be False.
     """
@@ -62,6 +65,7 @@ class Distillation:
     gradient_clip: float = 1.0
     augmentation: Augmentation | None = None
     patience: int | None = None
+    federated_share: float = 0.5
     placement: Literal["server", "clients"] = "server"
 
     def __post_init__(self) -> None:
@@ -70,6 +74,11 @@ class Distillation:
                 raise ConfigurationError(
                     f"method.distillation.{name} is {getattr(self, name)}; it must be positive"
                 )
+        if not 0 <= self.federated_share < 1:
+            raise ConfigurationError(
+                f"method.distillation.federated_share is {self.federated_share}; allowed: 0 up to, "
+                "not including, 1 (0 delivers the distilled model itself)"
+            )
         for name in ("supervised_weight", "kl_weight"):
             if getattr(self, name) < 0:
                 raise ConfigurationError(

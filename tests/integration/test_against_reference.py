@@ -114,12 +114,12 @@ def largest_difference(given: State, expected: State) -> float:
 
 
 def check(result: MethodResult, expected: Any) -> None:
-    """Within 1e-5 everywhere, where stage 5 moved both models a hundred times as far."""
+    """Within 1e-5 everywhere, where stage 5 moved both models fifty times as far."""
     assert result.foundation is not None
     assert largest_difference(result.rows["fedavg"], expected.federated) < 1e-5
     assert largest_difference(result.lightweight, expected.lightweight) < 1e-5
     assert largest_difference(result.foundation, expected.foundation) < 1e-5
-    assert largest_difference(result.lightweight, result.rows["fedavg"]) > 1e-3
+    assert largest_difference(result.lightweight, result.rows["fedavg"]) > 5e-4
 
 
 def test_the_reference_selects_half_of_the_pool(expected: Any) -> None:

@@ -50,6 +50,7 @@ class Settings:
     temperature: float = 1.0
     supervised_weight: float = 0.9
     kl_weight: float = 0.1
+    federated_share: float = 0.5  # of the federated weights in what is validated and delivered
     lightweight_rate: float = 3e-4
     foundation_rate: float = 1e-4
     light: tuple[float, ...] = (0.4, 0.3, 0.1, 0.15)  # gamma, contrast, colour, brightness
@@ -210,7 +211,8 @@ def distill_mutually(
     """Both models learn from the kept samples and from each other."""
     (light, big), images, masks = models, images_of(pool), masks_of(pool)
     light_optimizer, big_optimizer = adam(light, s.lightweight_rate), adam(big, s.foundation_rate)
-    best, best_dice = copied(light), seen_validation_dice(split, light)
+    federated, best_dice = copied(light), seen_validation_dice(split, light)
+    best = federated
     scores = torch.zeros(len(pool))
     history: list[tuple[int, ...]] = []
     for epoch in range(s.distillation_epochs):
@@ -232,10 +234,21 @@ def distill_mutually(
             # Each model sees the other's logits as constants.
             step(light_optimizer, distillation_loss(z_light, z_big.detach(), m, s), s.clip)
             step(big_optimizer, distillation_loss(z_big, z_light.detach(), m, s), s.clip)
+        distilled = copied(light)
+        light.load_trainable_state(averaged(distilled, federated, s.federated_share))
         dice = seen_validation_dice(split, light)
         if dice > best_dice:
             best, best_dice = copied(light), dice
+        light.load_trainable_state(distilled)  # which goes on from itself
     return best, tuple(history)
+
+
+def averaged(distilled: State, federated: State, share: float) -> State:
+    """Gives share * federated + (1 - share) * distilled."""
+    return {
+        name: share * federated[name] + (1 - share) * value if value.is_floating_point() else value
+        for name, value in distilled.items()
+    }
 
 
 @torch.no_grad()

@@ -151,13 +151,24 @@ class DistillationEpochs:
         self._unsaid = sent  # the clients hold this state already; its scores go out with epoch 0
         self._best.offer(-1, dice, self._model.trainable_state())
 
+    def _candidate(self) -> State:
+        """The distilled model, averaged with the federated one it started from."""
+        share = self._config.federated_share
+        return {
+            name: value.lerp(self._initial[name].to(value), share)
+            if value.is_floating_point()
+            else value
+            for name, value in self._model.trainable_state().items()
+        }
+
     def _validated(self, unit: int) -> tuple[float, list[Transfer]]:
-        flat = self._layout.flatten(self._model.trainable_state())
+        candidate = self._candidate()
+        flat = self._layout.flatten(candidate)
         clients = self._context.all_clients()
         dice, up = validation_dice(self._pool, clients, flat, stage=STAGE, unit=unit)
         names = [self._pool.client_name(client) for client in clients]
         down = broadcast_transfers(names, flat, stage=STAGE, what="candidate", round_index=unit)
-        self._best.offer(unit, dice, self._model.trainable_state())
+        self._best.offer(unit, dice, candidate)
         return dice, down + up
 
 

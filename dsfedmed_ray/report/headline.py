@@ -36,9 +36,17 @@ def _comparison(rows: list[ResultRow], group: Group) -> str:
         if row.is_own or own is None or theirs is None:
             continue
         points = 100 * (own["dice"] - theirs["dice"])
-        side = "above" if points >= 0 else "below"
-        phrases.append(f"{abs(points):.1f} points {side} {escape(row.name)}")
-    return f'<p class="lead">{", ".join(phrases)}.</p>' if phrases else ""
+        phrases.append(f"{_distance(points)} {escape(row.name)}")
+    if not phrases:
+        return ""
+    sentence = ", ".join(phrases)
+    return f'<p class="lead">{sentence[0].upper()}{sentence[1:]}.</p>'
+
+
+def _distance(points: float) -> str:
+    if abs(points) < 0.05:  # what one decimal cannot tell apart
+        return "the same as"
+    return f"{abs(points):.1f} points {'above' if points > 0 else 'below'}"
 
 
 def _figures(summary: Summary, rows: list[ResultRow], group: Group) -> str:

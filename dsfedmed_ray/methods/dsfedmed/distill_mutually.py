@@ -29,6 +29,8 @@ from dsfedmed_ray.runtime.client_pool import ClientPool
 from dsfedmed_ray.runtime.pending import FoundationHandle
 
 STAGE = exchange_logits.STAGE
+INITIAL = -1
+"""The unit of the federated model among the candidates."""
 
 
 class DistillationEpochs:
@@ -102,6 +104,11 @@ class DistillationEpochs:
 
     def save(self, folder: Path) -> None:
         """Writes the best lightweight model and the foundation model after the last epoch."""
+        if self._best.unit == INITIAL:
+            self._context.progress.note(
+                "distill mutually  no epoch was better on the seen sites' validation, so the "
+                "federated model stays the result"
+            )
         save_weights(self._best.state, folder / MODEL_FILE)
         save_weights(self._foundation.call("trainable_state").result(), folder / FOUNDATION_FILE)
 
@@ -149,7 +156,7 @@ class DistillationEpochs:
         clients = self._context.all_clients()
         dice, sent = validation_dice(self._pool, clients, flat, stage=STAGE, unit=0)
         self._unsaid = sent  # the clients hold this state already; its scores go out with epoch 0
-        self._best.offer(-1, dice, self._model.trainable_state())
+        self._best.offer(INITIAL, dice, self._model.trainable_state())
 
     def _candidate(self) -> State:
         """The distilled model, averaged with the federated one it started from."""

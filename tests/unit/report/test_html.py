@@ -116,6 +116,16 @@ def test_below_the_baseline(
     assert "1.0 points below FedAvg." in outline_of(finished_run).text
 
 
+def test_as_good_as_the_baseline(
+    finished_run: RunDirectory, make_summary: Callable[..., Summary]
+) -> None:
+    """Both at 0.710: neither is above."""
+    finished_run.summary.write_text(json.dumps(make_summary(unseen_dice=0.71)))
+    text = outline_of(finished_run).text
+    assert "The same as FedAvg." in text
+    assert "points above FedAvg" not in text
+
+
 def test_the_virtual_clock_is_shown(
     finished_run: RunDirectory, make_summary: Callable[..., Summary]
 ) -> None:

@@ -206,7 +206,13 @@ def main() -> None:
     torch.set_num_threads(1)
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, logging_level=40, object_store_memory=256 * 2**20)
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        logging_level=40,
+        object_store_memory=256 * 2**20,
+    )
     result: dict[str, object] = {
         "first_round_seconds": first_round_seconds(WORKLOADS["small"], given.per_round)
     }

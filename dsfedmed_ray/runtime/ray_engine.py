@@ -61,7 +61,9 @@ def _connect(config: RuntimeConfig) -> None:
         _join(config.address, common)
         return
     with _keeping_signal_handler():
+        # Without the word Ray would join any cluster that it finds on this machine.
         ray.init(
+            address="local",
             num_cpus=config.num_cpus,
             num_gpus=config.num_gpus,
             object_store_memory=config.object_store_bytes,

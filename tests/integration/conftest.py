@@ -36,6 +36,7 @@ def four_cpus() -> Iterator[None]:
         environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
         environment.setenv("RAY_BACKEND_LOG_LEVEL", "fatal")
         ray.init(
+            address="local",
             num_cpus=4,
             num_gpus=0,
             include_dashboard=False,

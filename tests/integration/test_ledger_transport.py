@@ -16,7 +16,7 @@ pytestmark = pytest.mark.ray
 def cluster() -> Iterator[Any]:
     import ray
 
-    ray.init(num_cpus=1, include_dashboard=False, object_store_memory=100 * 2**20)
+    ray.init("local", num_cpus=1, include_dashboard=False, object_store_memory=100 * 2**20)
     yield ray
     ray.shutdown()
 

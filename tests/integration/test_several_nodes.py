@@ -55,7 +55,7 @@ def cluster() -> Iterator[Any]:
         environment.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
         environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
         environment.setenv("RAY_BACKEND_LOG_LEVEL", "fatal")
-        quick = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
+        quick = {"health_check_period_ms": 500, "health_check_failure_threshold": 20}
         head = {"include_dashboard": False, "_system_config": quick}
         size = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": STORE_BYTES}
         cluster = Cluster(initialize_head=True, head_node_args={**head, **size})

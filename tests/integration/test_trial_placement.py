@@ -20,6 +20,7 @@ def _six_cpus() -> Iterator[None]:
     import ray
 
     ray.init(
+        address="local",
         num_cpus=6,
         include_dashboard=False,
         object_store_memory=100 * 2**20,

@@ -15,10 +15,7 @@ from ray.util.placement_group import (
     placement_group,
     remove_placement_group,
 )
-from ray.util.scheduling_strategies import (
-    NodeAffinitySchedulingStrategy,
-    PlacementGroupSchedulingStrategy,
-)
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from dsfedmed_ray.errors import ResourceError
 from dsfedmed_ray.runtime.demand import Demand
@@ -86,7 +83,8 @@ class Placement:
 def _on_node(index: int) -> dict[str, Any]:
     """Gives a node to what reserves nothing, which Ray would put on one and the same node.
 
-    Nodes are taken in turn, each as often as it has CPUs. Soft: if the node has left, any will do.
+    Nodes are taken in turn, each as often as it has CPUs. If the node has left, any will do. Ray
+    heeds a soft node affinity only of actors that ask for resources, so the node's label says it.
     """
     cpus = {
         node["NodeID"]: node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]
@@ -95,8 +93,10 @@ def _on_node(index: int) -> dict[str, Any]:
     turns = [node for turn in range(most) for node in sorted(cpus) if cpus[node] > turn]
     if len(cpus) < 2 or not turns:
         return {}
-    strategy = NodeAffinitySchedulingStrategy(turns[index % len(turns)], soft=True)
-    return {"scheduling_strategy": strategy}
+    return {
+        "label_selector": {"ray.io/node-id": turns[index % len(turns)]},
+        "fallback_strategy": [{"label_selector": {}}],
+    }
 
 
 def keep_data_inside(context: "DataContext") -> None:

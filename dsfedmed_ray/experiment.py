@@ -187,6 +187,7 @@ def train(
     split = experiment.split.apply(experiment.data.build())
     _check_models(experiment, split)
     with _context(experiment, split, progress, stop or StopRequest()) as context:
+        context.with_rows = False
         experiment.method.run(context)
     return context.directory
 

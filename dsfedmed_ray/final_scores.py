@@ -56,9 +56,9 @@ def final_summary(context: RunContext, result: MethodResult, method: str) -> Any
     _copy_synthetic_set(context)
     _draw_examples(context, model, result)
     ledger = Ledger(read_transfers(context.directory.transfers))
-    for row in baselines.values():
+    for name, row in baselines.items():
         row["inference_ms"] = inference_ms["lightweight"]
-        row["per_client_bytes"] = _rounds_alone(ledger)
+        row["per_client_bytes"] = _row_bytes(ledger, name)
     summary = {
         "method": method,
         "data": context.split.federation.name,
@@ -83,10 +83,11 @@ def _simulated_seconds(context: RunContext) -> dict[str, float]:
     return {stage: math.fsum(values) for stage, values in seconds.items()}
 
 
-def _rounds_alone(ledger: Ledger) -> float:
-    """Bytes a client of the federated rounds and the delivery: what plain averaging sends."""
-    stages = ledger.by_stage
-    sent = stages.get(fedavg.STAGE, 0) + stages.get(DELIVERY, 0)
+def _row_bytes(ledger: Ledger, row: str) -> float:
+    """Bytes a client: plain averaging sends its rounds and the delivery, other rows what all do."""
+    if row != "fedavg":
+        return ledger.per_client_bytes
+    sent = ledger.by_stage.get(fedavg.STAGE, 0) + ledger.by_stage.get(DELIVERY, 0)
     return sent / max(len(ledger.by_client), 1)
 
 

@@ -21,6 +21,7 @@ UNITS = {
     "train_federated": "round",
     "adapt_foundation": "epoch",
     "distill_mutually": "epoch",
+    "train_on_synthetic": "epoch",
     "train_centralized": "epoch",
     "scaling": "round",
 }

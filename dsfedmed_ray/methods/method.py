@@ -76,6 +76,7 @@ class RunContext:
         drops_clients: whether failed clients are left out. A stage then depends on which clients
             failed, so its result stays this run's own.
         availability: simulated dropout and stragglers of the clients.
+        with_rows: whether to train what only the table of a finished run needs.
         stages: finished stages by name, filled as the run goes.
 
     The pool of clients and the foundation model's server start when a stage first needs them and
@@ -100,6 +101,7 @@ class RunContext:
     wire_dtype: WireDtype = "float32"
     drops_clients: bool = False
     availability: Availability = field(default_factory=Availability)
+    with_rows: bool = True
     stages: dict[str, StageOutput] = field(default_factory=dict)
     _pool: ClientPool | None = field(default=None, init=False)
     _foundation: FoundationHandle | None = field(default=None, init=False)

@@ -11,6 +11,7 @@ METHOD_NAMES = {
     "centralized": "Centralized",
     "dsfedmed": "DSFedMed",
     "fedavg": "FedAvg",
+    "fedavg_synthetic": "FedAvg + synthetic images",
     "fedmsa": "FedMSA",
     "fednnunet": "FednnU-Net",
     "fedsam": "FedSAM",
@@ -84,6 +85,8 @@ def result_rows(summary: Summary) -> list[ResultRow]:
 
 def method_name(method: str) -> str:
     """A method's name as the literature writes it."""
+    if method in METHOD_NAMES:
+        return METHOD_NAMES[method]
     return " ".join(METHOD_NAMES.get(word, word) for word in method.split("_"))
 
 

@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 from dsfedmed_ray.configuration import build_experiment, compose, conf_dir
-from dsfedmed_ray.experiment import run
+from dsfedmed_ray.experiment import run, train
 from dsfedmed_ray.progress import SilentProgress
 from dsfedmed_ray.report.html import write_report
 from dsfedmed_ray.run_directory import RunDirectory, read_json_lines
@@ -36,6 +36,7 @@ STAGES = {
         "train_federated",
         "adapt_foundation",
         "distill_mutually",
+        "train_on_synthetic",
     ],
     "fedavg": ["train_federated"],
     "centralized": ["train_centralized"],
@@ -120,7 +121,9 @@ def test_summary_of_a_run(finished: RunDirectory) -> None:
     times = summary["wall_seconds"]
     assert list(times) == [*STAGES[method], "evaluate", "total"]
     assert sum(seconds for name, seconds in times.items() if name != "total") <= times["total"]
-    assert set(summary["baselines"]) == ({"fedavg"} if method == "dsfedmed" else set())
+    assert set(summary["baselines"]) == (
+        {"fedavg", "fedavg_synthetic"} if method == "dsfedmed" else set()
+    )
     assert {"python", "torch", "ray", "dsfedmed-ray"} <= set(summary["versions"])
 
 
@@ -183,6 +186,46 @@ def same_bytes(first: RunDirectory, second: RunDirectory) -> None:
             for row in [*left.values(), *right.values()]:
                 row.pop("inference_ms")
         assert left == right, key
+
+
+def test_the_synthetic_row_is_stage_5_without_what_the_foundation_model_gives(
+    run_tiny: Run,
+) -> None:
+    """With every sample kept and no divergence both take the same steps, to the last bit.
+
+    And the row's own validation is not in the ledger of the method.
+    """
+    directory = run_tiny(
+        "no-divergence",
+        *("method=dsfedmed", "runtime.clients=serial", *GENERATOR),
+        *("method.distillation.mutual=false", "method.distillation.kl_weight=0"),
+        *("method.selection.ratio=1.0", "method.distillation.lightweight_learning_rate=0.01"),
+    )
+    lines = list(read_json_lines(directory.rounds))
+    losses = {
+        stage: [
+            (line["values"]["loss"], line["values"]["validation_dice"])
+            for line in lines
+            if line["stage"] == stage
+        ]
+        for stage in ("distill_mutually", "train_on_synthetic")
+    }
+    assert losses["train_on_synthetic"] == losses["distill_mutually"] != []
+    summary = read_summary(directory.summary)
+    row = summary["baselines"]["fedavg_synthetic"]
+    assert row["lightweight"] == summary["metrics"]["lightweight"]
+    assert row["per_client_bytes"] == summary["communication"]["per_client_bytes"]
+    assert "train_on_synthetic" not in summary["communication"]["by_stage"]
+
+
+def test_a_trial_trains_no_row_of_the_table(run_tiny: Run, tmp_path: Path) -> None:
+    """A study's trial has no table."""
+    finished = run_tiny("dsfedmed", "method=dsfedmed", "runtime.clients=serial", *GENERATOR)
+    overrides = [*TINY, *GENERATOR, "method=dsfedmed", "runtime.clients=serial"]
+    overrides += [f"run.dir={tmp_path / 'run'}", f"store.dir={finished.root.parent / 'store'}"]
+    trained = train(build_experiment(compose(overrides)), Notes())
+    stages = {line["stage"] for line in read_json_lines(trained.rounds)}
+    assert stages == set(STAGES["dsfedmed"]) - {"train_on_synthetic"}
 
 
 @pytest.mark.ray

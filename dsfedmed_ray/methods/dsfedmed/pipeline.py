@@ -4,7 +4,7 @@ Stages 1, 2, 4 and 5 need no client to wait for another: generation and distilla
 rounds of stage 3 in a real deployment. Here they are run one after the other.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +20,7 @@ from dsfedmed_ray.methods.dsfedmed import (
     distill_mutually,
     measure_synthesis,
     synthesize,
+    train_on_synthetic,
     tune_generators,
 )
 from dsfedmed_ray.methods.dsfedmed.measure_synthesis import SynthesisChecks
@@ -33,7 +34,9 @@ from dsfedmed_ray.methods.method import (
     RunContext,
     StageOutput,
 )
-from dsfedmed_ray.models.segmenter import Segmenter
+from dsfedmed_ray.models.segmenter import Segmenter, State
+
+SYNTHETIC_ROW = "fedavg_synthetic"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,8 @@ class DSFedMed:
         selection: stage 5, which samples.
         distillation: stage 5, how.
         checks: what is measured about the synthetic set.
+        synthetic_row: whether a row of the table tells what the synthetic images bring alone: the
+            federated model, trained on their masks without foundation model and selection.
         name: the row's name.
     """
 
@@ -57,6 +62,7 @@ class DSFedMed:
     selection: Selection = field(default_factory=Selection)
     distillation: Distillation = field(default_factory=Distillation)
     checks: SynthesisChecks = field(default_factory=SynthesisChecks)
+    synthetic_row: bool = True
     name: str = "dsfedmed"
 
     def __post_init__(self) -> None:
@@ -86,9 +92,18 @@ class DSFedMed:
             lightweight=load_file(distilled.folder / MODEL_FILE),
             foundation=load_file(distilled.folder / FOUNDATION_FILE),
             generator_quality=quality,
-            rows={"fedavg": load_file(federated.folder / MODEL_FILE)},
+            rows=self._rows(context, synthetic, federated),
             row_norms={"fedavg": read_site_norms(federated.folder)},
         )
+
+    def _rows(
+        self, context: RunContext, synthetic: StageOutput, federated: StageOutput
+    ) -> dict[str, State]:
+        rows = {"fedavg": load_file(federated.folder / MODEL_FILE)}
+        if self.synthetic_row and context.with_rows:
+            trained = self._train_on_synthetic(context, synthetic, federated)
+            rows[SYNTHETIC_ROW] = load_file(trained.folder / MODEL_FILE)
+        return rows
 
     def _tune_generators(self, context: RunContext) -> StageOutput:
         return context.stage(
@@ -172,4 +187,27 @@ class DSFedMed:
             settings={"distillation": self.distillation, "selection": self.selection},
             inputs=[synthetic, federated, adapted],
             run=run,
+        )
+
+    def _train_on_synthetic(
+        self, context: RunContext, synthetic: StageOutput, federated: StageOutput
+    ) -> StageOutput:
+        alone = replace(
+            self.distillation, kl_weight=0.0, temperature=1.0, mutual=False, placement="server"
+        )
+        # The release's rule takes the supervised step on every sample.
+        ratio = 1.0 if self.selection.rule == "authors_batch" else self.selection.ratio
+        return context.stage(
+            train_on_synthetic.STAGE,
+            settings={"distillation": alone, "ratio": ratio},
+            inputs=[synthetic, federated],
+            run=lambda folder: train_on_synthetic.train_on_synthetic(
+                context,
+                context.pool(self.federated.local),
+                synthetic=synthetic.folder,
+                initial=load_file(federated.folder / MODEL_FILE),
+                config=alone,
+                ratio=ratio,
+                folder=folder,
+            ),
         )

@@ -24,6 +24,7 @@ ALL = {
     "train_federated",
     "adapt_foundation",
     "distill_mutually",
+    "train_on_synthetic",
 }
 
 
@@ -76,14 +77,14 @@ def _keys(folder: Path, *overrides: str) -> dict[str, str]:
     [
         ("method.distillation.temperature=2.0", {"distill_mutually"}),
         ("method.distillation.kl_weight=0.3", {"distill_mutually"}),
-        ("method.selection.ratio=0.3", {"distill_mutually"}),
+        ("method.selection.ratio=0.3", {"distill_mutually", "train_on_synthetic"}),
         ("method.selection.reliability_weight=0.1", {"distill_mutually"}),
         ("method.adaptation.learning_rate=1e-4", {"adapt_foundation", "distill_mutually"}),
-        ("method.samples_per_client=6", {"synthesize", "adapt_foundation", "distill_mutually"}),
+        ("method.samples_per_client=6", ALL - {"tune_generators", "train_federated"}),
         ("generator.steps=50", ALL - {"train_federated"}),
         (
             "method.federated.local.training.learning_rate=1e-3",
-            {"train_federated", "distill_mutually"},
+            {"train_federated", "distill_mutually", "train_on_synthetic"},
         ),
         ("seed=1", ALL),
         ("data.seed=1", ALL),

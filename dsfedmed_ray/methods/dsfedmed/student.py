@@ -1,0 +1,130 @@
+"""Stage 5, the lightweight model: it trains on the pool and is judged at the clients."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dsfedmed_ray.data.synthetic_samples import read_synthetic
+from dsfedmed_ray.learning.mutual_distillation import Distillation, PoolLearner
+from dsfedmed_ray.methods.best_state import BestState
+from dsfedmed_ray.methods.exchange import broadcast_transfers, validation_dice
+from dsfedmed_ray.methods.method import RunContext, layout_of
+from dsfedmed_ray.models.segmenter import State
+from dsfedmed_ray.records import Transfer
+from dsfedmed_ray.runtime.client_pool import ClientPool
+
+INITIAL = -1
+"""The unit of the federated model among the candidates."""
+
+
+class Student:
+    """The lightweight model over the synthetic pool, and the best of what it has been.
+
+    Args:
+        context: the run.
+        pool: the clients, which validate.
+        stage: whose units these are.
+        synthetic: folder of the synthetic set.
+        initial: the federated state that it starts from; a candidate like any other.
+        config: losses, rates, patience and averaging.
+
+    Attributes:
+        learner: the model and the pool, ready for batches.
+        masks: the pool's, ``uint8 [pool, structures, size, size]`` of 0 and 1.
+        best: the best candidate by the seen sites' validation.
+    """
+
+    def __init__(
+        self,
+        context: RunContext,
+        pool: ClientPool,
+        *,
+        stage: str,
+        synthetic: Path,
+        initial: State,
+        config: Distillation,
+    ) -> None:
+        self._context = context
+        self._pool = pool
+        self._stage = stage
+        self._initial = initial
+        self._config = config
+        self._model = context.build(context.lightweight)
+        self._model.load_trainable_state(initial)
+        device = torch.device(context.server_device)
+        self._model.to(device)
+        self._layout = layout_of(self._model)
+        samples = read_synthetic(synthetic)
+        images = np.stack([sample.image for sample in samples]).transpose(0, 3, 1, 2)
+        masks = np.stack([sample.mask for sample in samples]).transpose(0, 3, 1, 2)
+        self.masks = torch.tensor(np.ascontiguousarray(masks))
+        self.learner = PoolLearner(
+            self._model,
+            torch.tensor(np.ascontiguousarray(images)),
+            self.masks,
+            learning_rate=config.lightweight_learning_rate,
+            config=config,
+            augmentation=config.augmentation,
+            device=device,
+        )
+        self.best = BestState()
+        self._last = INITIAL
+        self._unsaid: list[Transfer] = []
+
+    def begin(self, content: dict[str, Any] | None) -> None:
+        """Offers the federated model, or goes on from :meth:`snapshot`."""
+        if content is None:
+            self._offer_initial()
+            return
+        self._model.load_trainable_state(content["model"])
+        self.learner.optimizer.load_state_dict(content["optimizer"])
+        self._last = content["epoch"]
+        self.best = BestState.restored(content["best"])
+
+    def validated(self, epoch: int) -> tuple[float, list[Transfer]]:
+        """Mean Dice of the candidate after an epoch at the seen sites, and what travelled."""
+        self._last = epoch
+        candidate = self._candidate()
+        flat = self._layout.flatten(candidate)
+        clients = self._context.all_clients()
+        dice, up = validation_dice(self._pool, clients, flat, stage=self._stage, unit=epoch)
+        names = [self._pool.client_name(client) for client in clients]
+        down = broadcast_transfers(
+            names, flat, stage=self._stage, what="candidate", round_index=epoch
+        )
+        self.best.offer(epoch, dice, candidate)
+        sent, self._unsaid = self._unsaid + down + up, []
+        return dice, sent
+
+    def is_finished(self) -> bool:
+        """Whether patience has run out."""
+        return self.best.is_exhausted(self._last, self._config.patience)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Tensors and plain values from which :meth:`begin` goes on."""
+        return {
+            "model": self._model.trainable_state(),
+            "optimizer": self.learner.optimizer.state_dict(),
+            "epoch": self._last,
+            "best": self.best.snapshot(),
+        }
+
+    def _offer_initial(self) -> None:
+        """The federated model itself is a candidate: stage 5 must earn its place."""
+        flat = self._layout.flatten(self._model.trainable_state())
+        clients = self._context.all_clients()
+        dice, sent = validation_dice(self._pool, clients, flat, stage=self._stage, unit=0)
+        self._unsaid = sent  # the clients hold this state already; its scores go out with epoch 0
+        self.best.offer(INITIAL, dice, self._model.trainable_state())
+
+    def _candidate(self) -> State:
+        """The trained model, averaged with the federated one it started from."""
+        share = self._config.federated_share
+        return {
+            name: value.lerp(self._initial[name].to(value), share)
+            if value.is_floating_point()
+            else value
+            for name, value in self._model.trainable_state().items()
+        }

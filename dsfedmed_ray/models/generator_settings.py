@@ -52,7 +52,7 @@ class GeneratorSettings:
 
     masks: MaskOrigin = "perturbed"
     masks_per_pair: int = 2
-    perturbation: float = 0.5
+    perturbation: float = 1.0
     adapter: Adapter = "full"
     lora_rank: int = 8
     steps: int = 150

@@ -12,10 +12,11 @@ Value = TypeVar("Value")
 class BoundedCache(Generic[Key, Value]):
     """Keeps the values used last, up to a total cost.
 
-    It pickles empty: a copy in another process makes its own values.
+    It pickles empty: a copy in another process makes its own values. Asking costs the same however
+    many values are kept.
 
     Args:
-        capacity: the largest total cost kept; a single dearer value is not kept at all.
+        capacity: the largest total cost kept; the newest value is kept whatever it costs.
         cost: what one value costs, for example its bytes.
     """
 
@@ -44,10 +45,10 @@ class BoundedCache(Generic[Key, Value]):
         return value
 
     def _keep(self, key: Key, value: Value) -> None:
-        if key in self._kept or self._cost(value) > self._capacity:
+        if key in self._kept:
             return
         self._kept[key] = value
         self._total += self._cost(value)
-        while self._total > self._capacity:
+        while self._total > self._capacity and len(self._kept) > 1:
             _, oldest = self._kept.popitem(last=False)
             self._total -= self._cost(oldest)

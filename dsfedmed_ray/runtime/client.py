@@ -1,6 +1,5 @@
 """A hospital's own code: everything that touches private pairs. A plain class, no Ray."""
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,6 +10,7 @@ import torch
 from torch.optim import Optimizer
 
 from dsfedmed_ray.accounting.communication import payload_bytes
+from dsfedmed_ray.data.cache import BoundedCache
 from dsfedmed_ray.data.federation import Part
 from dsfedmed_ray.data.splits import SplitFederation
 from dsfedmed_ray.data.synthetic_samples import read_synthetic
@@ -80,7 +80,7 @@ class Hospital:
     def __init__(self, settings: HospitalBuilder) -> None:
         self._settings = settings
         self._device = role_device(settings.num_gpus)
-        self._pairs: OrderedDict[int, Pairs] = OrderedDict()
+        self._pairs: BoundedCache[int, Pairs] = BoundedCache(_CACHED_PAIR_BYTES, _num_bytes)
         self._shares: dict[int, ServedShare] = {}  # of the last client alone
 
     @cached_property
@@ -236,17 +236,10 @@ class Hospital:
 
     def _train_pairs(self, client_id: int) -> Pairs:
         """The client's decoded training pairs, from a cache bounded in bytes."""
-        if client_id not in self._pairs:
-            site = self.client_name(client_id)
-            self._pairs[client_id] = Pairs.of(
-                self._settings.split.samples(site, "train"), self._device
-            )
-            total = sum(pairs.images.nbytes + pairs.masks.nbytes for pairs in self._pairs.values())
-            while total > _CACHED_PAIR_BYTES and len(self._pairs) > 1:
-                _, oldest = self._pairs.popitem(last=False)
-                total -= oldest.images.nbytes + oldest.masks.nbytes
-        self._pairs.move_to_end(client_id)
-        return self._pairs[client_id]
+        split, name = self._settings.split, self.client_name(client_id)
+        return self._pairs.get(
+            client_id, lambda: Pairs.of(split.samples(name, "train"), self._device)
+        )
 
     @cached_property
     def _optimizers(self) -> ClientFiles:
@@ -280,3 +273,7 @@ class Hospital:
         kept = self._resident.kept.read()
         content = {"values": torch.tensor(kept.values), "counters": torch.tensor(kept.counters)}
         self._kept_files.save(client_id, round_index, content)
+
+
+def _num_bytes(pairs: Pairs) -> int:
+    return pairs.images.nbytes + pairs.masks.nbytes

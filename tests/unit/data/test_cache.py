@@ -28,11 +28,27 @@ def test_what_was_used_last_is_kept_within_the_capacity() -> None:
     assert len(cache) == 2
 
 
-def test_a_value_dearer_than_the_capacity_is_made_each_time() -> None:
+def test_a_value_dearer_than_the_capacity_is_kept_alone_until_the_next_one() -> None:
+    """Capacity 6: 7 drives out 1, and 2 drives out 7."""
     cache: BoundedCache[str, int] = BoundedCache(6, int)
 
-    assert _fill(cache, 7, 7) == [7, 7]
-    assert len(cache) == 0
+    assert _fill(cache, 1, 7, 7) == [1, 7]
+    assert len(cache) == 1
+    assert _fill(cache, 2, 7) == [2, 7]
+
+
+def test_the_cost_of_a_value_is_asked_when_it_comes_and_when_it_goes() -> None:
+    """A sum over all that is kept, at each miss, would make a round of many clients quadratic."""
+    asked: list[int] = []
+
+    def cost(value: int) -> int:
+        asked.append(value)
+        return 1
+
+    cache: BoundedCache[str, int] = BoundedCache(100, cost)
+    _fill(cache, *range(150))
+
+    assert len(asked) == 150 + 50
 
 
 def test_a_copy_is_empty_and_works() -> None:

@@ -22,7 +22,7 @@ from dsfedmed_ray.models.weights import save_weights
 from dsfedmed_ray.progress import Progress
 from dsfedmed_ray.run_directory import RunDirectory, write_atomically
 from dsfedmed_ray.runtime.engine import RuntimeConfig, open_engine
-from dsfedmed_ray.runtime.foundation_server import FoundationServer, FoundationSettings
+from dsfedmed_ray.runtime.foundation_server import check_foundation
 from dsfedmed_ray.runtime.journal import Journal
 from dsfedmed_ray.runtime.stage_store import StageStore
 from dsfedmed_ray.summary import write_summary
@@ -103,21 +103,15 @@ def run(
 
 
 def _check_models(experiment: Experiment, split: SplitFederation) -> None:
-    """Builds the method's models once: what does not fit is known before anything runs."""
+    """Holds the method's models against the federation: what does not fit is known at once."""
     lightweight = experiment.lightweight.build(
         num_structures=len(split.federation.structures),
         image_size=split.federation.image_size,
         seed=experiment.seed,
     )
-    experiment.method.check(lightweight, split)
+    experiment.method.check(lightweight, split, experiment.generator)
     if experiment.method.uses_foundation:
-        settings = FoundationSettings(
-            model=experiment.foundation,
-            split=split,
-            seed=experiment.seed,
-            embeddings_folder=experiment.store_dir,
-        )
-        FoundationServer(settings)
+        check_foundation(experiment.foundation, split, experiment.seed)
 
 
 def run_directory(experiment: Experiment, name: str) -> RunDirectory:

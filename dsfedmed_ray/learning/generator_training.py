@@ -236,11 +236,11 @@ def _upload(
     if settings.masks == "procedural":
         sent = sent[:0]
     elif settings.masks == "perturbed":
-        repeated = np.concatenate([sent] * settings.masks_per_pair)
+        repeated = np.concatenate([sent] * settings.num_masks_per_pair)
         sent, moves = perturb_masks(
             repeated, strength=settings.perturbation, seed=derive_seed(seed, "sent_masks")
         )
-        style = style.repeat(settings.masks_per_pair, 1)
+        style = style.repeat(settings.num_masks_per_pair, 1)
         style = generator.space.moved(style, moves.to(style.device))
     state = generator.controlnet_state()
     return GeneratorUpload(

@@ -146,8 +146,8 @@ class Centralized:
     centralized: CentralizedTraining
     name: str = "centralized"
 
-    def check(self, model: Segmenter, split: SplitFederation) -> None:
-        """Nothing depends on the model or the sites."""
+    def check(self, model: Segmenter, split: SplitFederation, generator: Any) -> None:
+        """Nothing depends on the model, the sites or the generator."""
 
     def run(self, context: RunContext) -> MethodResult:
         """Trains ``context.lightweight`` on all seen sites."""

@@ -1,29 +1,55 @@
 """What the server sends to clients, what it hears of them, and both in the ledger."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dsfedmed_ray.accounting.communication import payload_bytes
 from dsfedmed_ray.learning.aggregation import FlatState
 from dsfedmed_ray.learning.wire import Payload
-from dsfedmed_ray.records import Transfer
+from dsfedmed_ray.records import Direction, Transfer
 from dsfedmed_ray.runtime.client_pool import ClientPool
+
+
+def transfers_of(
+    client: str,
+    sizes: Mapping[str, int],
+    *,
+    direction: Direction,
+    stage: str,
+    round_index: int | None,
+) -> list[Transfer]:
+    """The ledger's lines for what one client sends or gets at once.
+
+    Args:
+        client: its name.
+        sizes: bytes by payload.
+        direction: to or from the server.
+        stage: the stage that sends it.
+        round_index: the round; None outside rounds.
+    """
+    return [
+        Transfer(
+            client=client,
+            direction=direction,
+            stage=stage,
+            what=what,
+            num_bytes=num_bytes,
+            round_index=round_index,
+        )
+        for what, num_bytes in sizes.items()
+    ]
 
 
 def broadcast_transfers(
     names: Sequence[str], payload: Payload, *, stage: str, what: str, round_index: int | None
 ) -> list[Transfer]:
     """The ledger's lines for one state sent to several clients."""
-    num_bytes = payload_bytes(payload)
+    sizes = {what: payload_bytes(payload)}
     return [
-        Transfer(
-            client=name,
-            direction="downlink",
-            stage=stage,
-            what=what,
-            num_bytes=num_bytes,
-            round_index=round_index,
-        )
+        line
         for name in names
+        for line in transfers_of(
+            name, sizes, direction="downlink", stage=stage, round_index=round_index
+        )
     ]
 
 
@@ -48,14 +74,14 @@ def validation_dice(
         results = pool.map("evaluate", clients, flat, "validation")
     scores = dict(results)
     transfers = [
-        Transfer(
-            client=pool.client_name(client),
+        line
+        for client in sorted(scores)
+        for line in transfers_of(
+            pool.client_name(client),
+            {"validation_dice": payload_bytes(scores[client])},
             direction="uplink",
             stage=stage,
-            what="validation_dice",
-            num_bytes=payload_bytes(scores[client]),
             round_index=unit,
         )
-        for client in sorted(scores)
     ]
     return sum(scores[client] for client in sorted(scores)) / len(scores), transfers

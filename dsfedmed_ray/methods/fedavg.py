@@ -14,7 +14,7 @@ from dsfedmed_ray.data.splits import SplitFederation
 from dsfedmed_ray.learning.aggregation import StateLayout
 from dsfedmed_ray.learning.wire import from_wire, to_wire
 from dsfedmed_ray.methods.best_state import BestState
-from dsfedmed_ray.methods.exchange import broadcast_transfers, validation_dice
+from dsfedmed_ray.methods.exchange import broadcast_transfers, transfers_of, validation_dice
 from dsfedmed_ray.methods.federated_training import FederatedTraining
 from dsfedmed_ray.methods.local_norms import (
     NORMS_FILE,
@@ -205,15 +205,15 @@ class FederatedRounds:
             )
         ]
         up = [
-            Transfer(
-                client=self._pool.client_name(reply.client_id),
+            line
+            for reply in result.replies
+            for line in transfers_of(
+                self._pool.client_name(reply.client_id),
+                {"state": reply.num_uplink_bytes},
                 direction="uplink",
                 stage=STAGE,
-                what="state",
-                num_bytes=reply.num_uplink_bytes,
                 round_index=round_index,
             )
-            for reply in result.replies
         ]
         return down + up
 
@@ -274,7 +274,7 @@ class FedAvg:
     federated: FederatedTraining
     name: str = "fedavg"
 
-    def check(self, model: Segmenter, split: SplitFederation) -> None:
+    def check(self, model: Segmenter, split: SplitFederation, generator: Any) -> None:
         """See :class:`~dsfedmed_ray.methods.method.Method`."""
         self.federated.check(model, split)
 

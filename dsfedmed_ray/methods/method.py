@@ -265,8 +265,10 @@ class Method(Protocol):
     name: str
     uses_foundation: ClassVar[bool]
 
-    def check(self, model: Segmenter, split: SplitFederation) -> None:
-        """Checks what only the model and the federation can tell; called before anything is made.
+    def check(self, model: Segmenter, split: SplitFederation, generator: Any) -> None:
+        """Checks what only the model, the federation and the generator can tell.
+
+        Called before anything is made.
 
         Raises:
             ConfigurationError: a setting does not fit them.

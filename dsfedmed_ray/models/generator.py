@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from dsfedmed_ray.errors import CheckpointError
 from dsfedmed_ray.models.controlnet_adapter import attach_adapter
-from dsfedmed_ray.models.generator_settings import GeneratorSettings
+from dsfedmed_ray.models.generator_settings import GeneratorSettings, check_parts
 from dsfedmed_ray.models.image_space import Condition, ImageSpace
 from dsfedmed_ray.models.layout import Layout
 from dsfedmed_ray.models.precision import arithmetic
@@ -193,6 +193,13 @@ def first_of(condition: Condition) -> Condition:
     )
 
 
+EMBEDDED_PARTS = ("codec", "unet", "controlnet", "scheduler")
+EMBEDDED_REMEDY = (
+    f"set generator.folder to a folder with {', '.join(EMBEDDED_PARTS)}, "
+    "or to null for the shipped one"
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class EmbeddedGeneratorConfig(GeneratorSettings):
     """The shipped tiny backbone; image sides must be multiples of 16.
@@ -201,7 +208,18 @@ class EmbeddedGeneratorConfig(GeneratorSettings):
         folder: a backbone folder in diffusers' format; None is the one inside the package.
     """
 
+    has_painting: ClassVar[bool] = True
+
     folder: str | None = None
+
+    def check(self) -> None:
+        """See :class:`~dsfedmed_ray.models.generator_settings.GeneratorSettings`."""
+        check_parts(self.backbone, EMBEDDED_PARTS, what="generator.folder", remedy=EMBEDDED_REMEDY)
+
+    @property
+    def backbone(self) -> Path:
+        """Where the backbone is."""
+        return Path(self.folder) if self.folder is not None else shipped_backbone()
 
     def build(self, *, device: str = "cpu") -> Generator:
         """Loads the backbone.
@@ -212,14 +230,12 @@ class EmbeddedGeneratorConfig(GeneratorSettings):
         from dsfedmed_ray.models.image_space import PaintedSpace
         from dsfedmed_ray.models.tiny_diffusion import load_tiny_diffusion
 
-        folder = Path(self.folder) if self.folder is not None else shipped_backbone()
         try:
-            parts = load_tiny_diffusion(folder)
+            parts = load_tiny_diffusion(self.backbone)
         except (OSError, ValueError, RuntimeError) as error:
             raise CheckpointError(
-                f"cannot load the backbone in {folder}: {str(error).splitlines()[0]}; "
-                "set generator.folder to a folder with codec, unet, controlnet and scheduler, "
-                "or to null for the shipped one"
+                f"cannot load the backbone in {self.backbone}: {str(error).splitlines()[0]}; "
+                f"{EMBEDDED_REMEDY}"
             ) from error
         return Generator(
             settings=self,

@@ -1,14 +1,28 @@
 """Settings that every generator shares, whatever its backbone."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
 
-from dsfedmed_ray.errors import ConfigurationError
+from dsfedmed_ray.errors import CheckpointError, ConfigurationError
 from dsfedmed_ray.models.precision import Precision
 from dsfedmed_ray.records import MaskOrigin
 
 Adapter = Literal["full", "lora"]
 Augmentation = Literal["none", "flip", "dihedral"]
+
+SAMPLING = (
+    "num_inference_steps",
+    "images_per_job",
+    "style_diversity",
+    "grain",
+    "residual_energy",
+    "variation",
+)
+"""Settings that the server alone reads, when it draws; no client's tuning depends on them."""
+
+PERTURBED_MASKS_PER_PAIR = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +32,8 @@ class GeneratorSettings:
     Attributes:
         masks: what the server conditions on: the client's own masks (the paper), masks that the
             client deformed before they left, or masks that the server draws.
-        masks_per_pair: masks sent for each private pair; counts above 1 need ``perturbed``.
+        masks_per_pair: masks sent for each private pair. Above 1 they must be ``perturbed``, since
+            the same mask twice says nothing; null is 2 of perturbed masks and 1 of a client's own.
         perturbation: strength of the deformation; 1 is up to 15 degrees, 15 percent of scale and
             3 percent of the half side of elastic shift.
         adapter: what is tuned and uploaded: all of the ControlNet (the paper) or low-rank updates.
@@ -50,8 +65,11 @@ class GeneratorSettings:
         precision: arithmetic; ``auto`` is bfloat16 where the device computes it natively.
     """
 
+    has_painting: ClassVar[bool] = False
+    """Whether images are flat paintings plus what diffusion adds: what the floor is measured of."""
+
     masks: MaskOrigin = "perturbed"
-    masks_per_pair: int = 2
+    masks_per_pair: int | None = None
     perturbation: float = 1.0
     adapter: Adapter = "full"
     lora_rank: int = 8
@@ -80,15 +98,16 @@ class GeneratorSettings:
         _among("augmentation", self.augmentation, ("none", "flip", "dihedral"))
         _among("upload_dtype", self.upload_dtype, ("float16", "float32"))
         _among("precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
-        for name in (
-            "masks_per_pair",
-            "lora_rank",
-            "steps",
-            "batch_size",
-            "num_inference_steps",
-            "images_per_job",
-        ):
+        for name in ("lora_rank", "steps", "batch_size", "num_inference_steps", "images_per_job"):
             _at_least_one(name, getattr(self, name))
+        if self.masks_per_pair is not None:
+            _at_least_one("masks_per_pair", self.masks_per_pair)
+            if self.masks_per_pair > 1 and self.masks != "perturbed":
+                raise ConfigurationError(
+                    f"generator.masks_per_pair={self.masks_per_pair} needs masks that differ, and "
+                    f"generator.masks is {self.masks!r}; set generator.masks_per_pair=null or "
+                    "generator.masks=perturbed"
+                )
         for name in ("colour_jitter", "style_diversity"):
             _within(name, getattr(self, name), 0.0, 1.0)
         for name in (
@@ -104,8 +123,36 @@ class GeneratorSettings:
         _within("learning_rate", self.learning_rate, 1e-8, 1.0)
         if self.min_snr_gamma is not None:
             _within("min_snr_gamma", self.min_snr_gamma, 0.1, 100.0)
-        if self.masks == "client" and self.masks_per_pair > 1:
-            object.__setattr__(self, "masks_per_pair", 1)
+
+    @property
+    def num_masks_per_pair(self) -> int:
+        """Masks sent for each private pair, where masks are sent."""
+        if self.masks_per_pair is not None:
+            return self.masks_per_pair
+        return PERTURBED_MASKS_PER_PAIR if self.masks == "perturbed" else 1
+
+    def for_tuning(self) -> Self:
+        """The same with the sampler's settings at their defaults: all that tuning depends on."""
+        defaults: dict[str, Any] = {f.name: f.default for f in fields(self) if f.name in SAMPLING}
+        return replace(self, **defaults)
+
+    def check(self) -> None:
+        """Looks for the backbone's files without loading any; called before a run starts.
+
+        Raises:
+            CheckpointError: there is no such backbone.
+        """
+
+
+def check_parts(folder: Path, parts: Sequence[str], *, what: str, remedy: str) -> None:
+    """Checks that a folder has a backbone's parts, each a folder with its configuration.
+
+    Raises:
+        CheckpointError: names the parts that are missing.
+    """
+    missing = [part for part in parts if not list((folder / part).glob("*.json"))]
+    if missing:
+        raise CheckpointError(f"{what} {folder} lacks {', '.join(missing)}; {remedy}")
 
 
 def _among(name: str, value: str, allowed: tuple[str, ...]) -> None:

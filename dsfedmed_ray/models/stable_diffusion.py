@@ -1,6 +1,7 @@
 """Stable Diffusion 1.5 (or any folder of its classes) as a generator's backbone."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -10,7 +11,7 @@ from torch.nn import functional
 
 from dsfedmed_ray.errors import CheckpointError, ConfigurationError
 from dsfedmed_ray.models.generator import Generator
-from dsfedmed_ray.models.generator_settings import GeneratorSettings
+from dsfedmed_ray.models.generator_settings import GeneratorSettings, check_parts
 from dsfedmed_ray.models.image_space import Condition
 from dsfedmed_ray.models.layout import Layout
 from dsfedmed_ray.models.painting import label_map
@@ -106,6 +107,13 @@ def mask_picture(
     return label_map(masks).expand(-1, 3, -1, -1)
 
 
+PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
+REMEDY = (
+    f"set generator.path to a local folder with {', '.join(PARTS)} as safetensors, or to a hub id "
+    "that this machine can reach"
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class StableDiffusionConfig(GeneratorSettings):
     """Stable Diffusion 1.5 with the paper's ControlNet.
@@ -136,6 +144,24 @@ class StableDiffusionConfig(GeneratorSettings):
                 "give a multiple of 64, such as 512"
             )
 
+    def check(self) -> None:
+        """See :class:`~dsfedmed_ray.models.generator_settings.GeneratorSettings`.
+
+        Of a hub id one small file is asked for, which is kept for the workers.
+        """
+        if Path(self.path).is_dir():
+            check_parts(Path(self.path), PARTS, what="generator.path", remedy=REMEDY)
+            return
+        from huggingface_hub import hf_hub_download
+
+        try:
+            hf_hub_download(self.path, "unet/config.json")
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"generator.path {self.path} is no folder and cannot be fetched as a hub id "
+                f"({type(error).__name__}); {REMEDY}"
+            ) from error
+
     def build(self, *, device: str = "cpu") -> Generator:
         """Loads the backbone; nothing but safetensors is read.
 
@@ -147,8 +173,7 @@ class StableDiffusionConfig(GeneratorSettings):
         except (OSError, ValueError) as error:
             raise CheckpointError(
                 f"cannot load Stable Diffusion from {self.path}: {str(error).splitlines()[0]}; "
-                "set generator.path to a local folder with vae, unet, text_encoder, tokenizer and "
-                "scheduler as safetensors, or to a hub id that this machine can reach"
+                f"{REMEDY}"
             ) from error
 
     def _build(self, device: str) -> Generator:

@@ -42,6 +42,8 @@ def load_weights(path: Path | str, *, sha256: str | None) -> State:
 def load_into(module: nn.Module, state: State, *, what: str, ignore: Collection[str] = ()) -> None:
     """Loads a state into a module; either everything fits or nothing is loaded.
 
+    A module on the meta device has shapes alone: the state is held against them and let go.
+
     Args:
         module: where to.
         state: from :func:`load_weights`.
@@ -54,7 +56,8 @@ def load_into(module: nn.Module, state: State, *, what: str, ignore: Collection[
     own = module.state_dict()
     given = {name: value for name, value in state.items() if name in own or name not in ignore}
     check_same_layout(own, given, what=what)
-    module.load_state_dict(given)
+    if not any(value.is_meta for value in own.values()):
+        module.load_state_dict(given)
 
 
 def save_weights(state: State, path: Path) -> None:
@@ -88,7 +91,9 @@ def _read(path: Path) -> object:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        shapes_alone = torch.get_default_device().type == "meta"
+        device = "meta" if shapes_alone else "cpu"
+        return torch.load(path, map_location=device, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, BadZipFile, SafetensorError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(

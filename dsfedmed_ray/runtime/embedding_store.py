@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dsfedmed_ray.errors import CheckpointError
+from dsfedmed_ray.models.precision import Precision, compute_dtype
 from dsfedmed_ray.models.segmenter import FoundationSegmenter
 from dsfedmed_ray.records import Sample
 from dsfedmed_ray.run_directory import write_atomically, write_json
@@ -28,6 +29,16 @@ def pool_fingerprint(samples: Sequence[Sample]) -> str:
         digest.update(sample.sample_id.encode())
         digest.update(sample.image.tobytes())
     return digest.hexdigest()[:16]
+
+
+def arithmetic_name(precision: Precision, device: torch.device, num_threads: int) -> str:
+    """What decides an embedding's bits beside model and images; a folder of the store.
+
+    A run on a GPU must not find what a CPU computed: the same run elsewhere would not. In float32,
+    LiteMedSAM's embeddings differ between one thread and two in 2 % of their half-precision values.
+    """
+    kind = f"{device.type}-{num_threads}" if device.type == "cpu" else device.type
+    return f"{kind}-{compute_dtype(precision, device)}-{torch.__version__}"
 
 
 def stored_embeddings(

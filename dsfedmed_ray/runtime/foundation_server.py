@@ -27,11 +27,11 @@ from dsfedmed_ray.learning.foundation_adaptation import (
     shift_to_prior,
 )
 from dsfedmed_ray.learning.mutual_distillation import Distillation, PoolLearner
-from dsfedmed_ray.models.precision import Precision, arithmetic, compute_dtype
+from dsfedmed_ray.models.precision import Precision, arithmetic
 from dsfedmed_ray.models.segmenter import FoundationSegmenter, SegmenterConfig, State
 from dsfedmed_ray.records import SegmentationScores
 from dsfedmed_ray.runtime.devices import role_device, role_threads
-from dsfedmed_ray.runtime.embedding_store import Embeddings, stored_embeddings
+from dsfedmed_ray.runtime.embedding_store import Embeddings, arithmetic_name, stored_embeddings
 from dsfedmed_ray.seeding import torch_generator
 
 
@@ -60,6 +60,31 @@ class FoundationSettings:
     embed_batch_size: int = 8
 
 
+def check_foundation(config: SegmenterConfig, split: SplitFederation, seed: int) -> None:
+    """Builds a foundation model's shapes, without its weights' memory, and reads its file's.
+
+    Raises:
+        CheckpointError: the weights are missing, of another hash or of other shapes.
+        ConfigurationError: the model does not fit the federation, or has no frozen part.
+    """
+    with torch.device("meta"):
+        _built(config, split, seed)
+
+
+def _built(config: SegmenterConfig, split: SplitFederation, seed: int) -> FoundationSegmenter:
+    model = config.build(
+        num_structures=len(split.federation.structures),
+        image_size=split.federation.image_size,
+        seed=seed,
+    )
+    if not isinstance(model, FoundationSegmenter):
+        raise ConfigurationError(
+            f"foundation is {type(model).__name__}, which has no frozen part to embed with; "
+            "choose a foundation model of conf/foundation"
+        )
+    return model
+
+
 class FoundationServer:
     """Holds the foundation model and, once opened, the synthetic pool."""
 
@@ -67,16 +92,7 @@ class FoundationServer:
         self._settings = settings
         self._device = role_device(settings.num_gpus)
         with self._computing():
-            model = settings.model.build(
-                num_structures=len(settings.split.federation.structures),
-                image_size=settings.split.federation.image_size,
-                seed=settings.seed,
-            )
-        if not isinstance(model, FoundationSegmenter):
-            raise ConfigurationError(
-                f"foundation is {type(model).__name__}, which has no frozen part to embed with; "
-                "choose a foundation model of conf/foundation"
-            )
+            model = _built(settings.model, settings.split, settings.seed)
         self._model = model.to(self._device).eval()
         self._embeddings: Embeddings | None = None
         self._masks = torch.empty(0)
@@ -89,13 +105,14 @@ class FoundationServer:
         samples = read_synthetic(synthetic_folder)
         masks = np.stack([sample.mask for sample in samples]).transpose(0, 3, 1, 2)
         self._masks = torch.tensor(np.ascontiguousarray(masks), device=self._device)
-        number_format = str(compute_dtype(self._settings.precision, self._device))
+        settings = self._settings
+        kind = arithmetic_name(settings.precision, self._device, settings.num_threads)
         with self._computing():
             self._embeddings = stored_embeddings(
                 self._model,
                 samples,
-                self._settings.embeddings_folder / number_format,
-                batch_size=self._settings.embed_batch_size,
+                settings.embeddings_folder / kind,
+                batch_size=settings.embed_batch_size,
                 device=self._device,
             )
         return len(samples)

@@ -244,6 +244,22 @@ def _dsfedmed(*more: str) -> list[str]:
     return [item for item in TINY if item != "method=fedavg"] + ["foundation.input_size=64", *more]
 
 
+def test_backbone_that_is_not_there(refused: Callable[..., str]) -> None:
+    line = refused("run", "experiment=smoke", "generator.folder=nowhere")
+    assert line.startswith("generator.folder nowhere lacks codec, unet, controlnet, scheduler; ")
+
+
+def test_painting_floor_of_a_generator_that_does_not_paint(refused: Callable[..., str]) -> None:
+    line = refused(
+        "run",
+        "experiment=smoke",
+        "generator=sd15",
+        "schedule.quality_steps=5",
+        "schedule.quality_floor=true",
+    )
+    assert "StableDiffusionConfig paints nothing; set schedule.quality_floor=false" in line
+
+
 def test_report_on_what_is_no_run(tmp_path: Path, refused: Callable[..., str]) -> None:
     assert refused("report", "nowhere") == ("nowhere is no folder; give the run directory of a run")
     (tmp_path / "folder").mkdir()

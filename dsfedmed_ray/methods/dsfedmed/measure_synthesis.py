@@ -44,6 +44,19 @@ class SynthesisChecks:
                 f"method.checks.fit_steps is {self.fit_steps}; 0 (off) or more"
             )
 
+    def check(self, generator: Any) -> None:
+        """Checks what only the generator can tell.
+
+        Raises:
+            ConfigurationError: the floor is asked of a generator that does not paint.
+        """
+        if self.fit_steps > 0 and self.with_floor and not generator.has_painting:
+            raise ConfigurationError(
+                "method.checks.with_floor measures what a generator paints before it diffuses, "
+                f"and {type(generator).__name__} paints nothing; set schedule.quality_floor=false, "
+                "or generator=embedded"
+            )
+
 
 def measure_synthesis(
     context: RunContext,

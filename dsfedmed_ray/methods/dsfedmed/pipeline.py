@@ -76,9 +76,11 @@ class DSFedMed:
                 "method.distillation.placement=clients use topk or softmax"
             )
 
-    def check(self, model: Segmenter, split: SplitFederation) -> None:
+    def check(self, model: Segmenter, split: SplitFederation, generator: Any) -> None:
         """See :class:`~dsfedmed_ray.methods.method.Method`."""
         self.federated.check(model, split)
+        self.checks.check(generator)
+        generator.check()
 
     def run(self, context: RunContext) -> MethodResult:
         """Runs the five stages."""
@@ -108,7 +110,7 @@ class DSFedMed:
     def _tune_generators(self, context: RunContext) -> StageOutput:
         return context.stage(
             tune_generators.STAGE,
-            settings={"generator": context.generator},
+            settings={"generator": context.generator.for_tuning()},
             inputs=[],
             run=lambda folder: tune_generators.tune_generators(
                 context, self.federated.local, folder

@@ -17,6 +17,7 @@ from dsfedmed_ray.learning.generator_training import (
 )
 from dsfedmed_ray.learning.generator_upload import GeneratorUpload
 from dsfedmed_ray.models.generator import EmbeddedGeneratorConfig
+from dsfedmed_ray.models.generator_settings import SAMPLING
 from dsfedmed_ray.records import Sample
 
 Make = Callable[..., EmbeddedGeneratorConfig]
@@ -33,6 +34,26 @@ def test_same_seed_same_upload(toy_config: Make, pairs: Sequence[Sample]) -> Non
         not np.array_equal(value, other.controlnet[name])
         for name, value in first.controlnet.items()
     )
+
+
+def test_settings_of_the_sampler_leave_the_upload_as_it_is(
+    toy_config: Make, pairs: Sequence[Sample]
+) -> None:
+    """Stage 1 is kept without them in its key: every one of them is moved here."""
+    moved = {
+        "num_inference_steps": 7,
+        "images_per_job": 5,
+        "style_diversity": 0.5,
+        "grain": 0.3,
+        "residual_energy": 0.2,
+        "variation": 0.4,
+    }
+    assert set(moved) == set(SAMPLING)
+    first = tune_generator(toy_config().build(), pairs, seed=1)
+    other = tune_generator(toy_config(**moved).build(), pairs, seed=1)
+    assert first.arrays().keys() == other.arrays().keys()
+    for name, value in first.arrays().items():
+        assert np.array_equal(value, other.arrays()[name]), name
 
 
 def test_backbone_stays_and_controlnet_moves(toy_config: Make, pairs: Sequence[Sample]) -> None:

@@ -45,6 +45,16 @@ def test_missing_folder(tmp_path: Path) -> None:
         EmbeddedGeneratorConfig(folder=str(tmp_path)).build()
 
 
+def test_a_missing_part_is_found_before_anything_is_loaded(tmp_path: Path) -> None:
+    EmbeddedGeneratorConfig().check()
+    for part in ("codec", "unet", "controlnet"):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "config.json").touch()
+    (tmp_path / "scheduler").mkdir()
+    with pytest.raises(CheckpointError, match=r"generator.folder .* lacks scheduler; set gen"):
+        EmbeddedGeneratorConfig(folder=str(tmp_path)).check()
+
+
 def test_precision() -> None:
     cpu = torch.device("cpu")
     assert compute_dtype("fp32", cpu) == torch.float32

@@ -143,3 +143,17 @@ def test_wrong_settings(tmp_path: Path) -> None:
         CheckpointError, match=r"cannot load Stable Diffusion from .*generator.path"
     ):
         config(tmp_path).build()
+
+
+def test_a_missing_backbone_is_found_before_anything_is_loaded(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder by its parts; what is no folder by one small file, here without a network."""
+    config(folder).check()
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "config.json").touch()
+    with pytest.raises(CheckpointError, match=r"generator.path .* lacks vae, text_encoder, tok"):
+        config(tmp_path).check()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match=r"generator.path some/name is no folder and cannot"):
+        config(Path("some/name")).check()

@@ -78,3 +78,15 @@ def test_a_state_fits_wholly_or_is_not_loaded() -> None:
     assert torch.equal(module.weight, before)
     load_into(module, {**state(), "head": torch.ones(1)}, what="toy", ignore={"head"})
     assert torch.equal(module.weight, torch.ones(2, 3))
+
+
+def test_shapes_alone_are_checked_on_the_meta_device(tmp_path: Path) -> None:
+    """A layer from 3 to 2 takes the file's layout and none of its values; one from 4 does not."""
+    torch.save(state(), tmp_path / "w.pth")
+    with torch.device("meta"):
+        given = load_weights(tmp_path / "w.pth", sha256=None)
+        fitting = nn.Linear(3, 2)
+        load_into(fitting, given, what="a layer")
+        with pytest.raises(CheckpointError, match=r"weight has shape \(2, 3\), expected \(2, 4\)"):
+            load_into(nn.Linear(4, 2), given, what="a layer")
+    assert all(value.is_meta for value in (*given.values(), *fitting.parameters()))

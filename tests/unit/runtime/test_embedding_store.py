@@ -11,7 +11,12 @@ from torch import Tensor, nn
 from dsfedmed_ray.errors import CheckpointError
 from dsfedmed_ray.models.segmenter import FoundationSegmenter
 from dsfedmed_ray.records import Sample
-from dsfedmed_ray.runtime.embedding_store import Embeddings, pool_fingerprint, stored_embeddings
+from dsfedmed_ray.runtime.embedding_store import (
+    Embeddings,
+    arithmetic_name,
+    pool_fingerprint,
+    stored_embeddings,
+)
 
 
 class CountingFoundation(FoundationSegmenter):
@@ -105,3 +110,18 @@ def test_a_damaged_file_is_named(size: int, tmp_path: Path, pool: list[Sample]) 
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(CheckpointError, match=rf"{path.name} .*damaged.*; delete it"):
         stored(model, pool, tmp_path)
+
+
+def test_each_arithmetic_has_a_folder_of_its_own() -> None:
+    """Device kind, number format and, on CPUs, threads decide bits; which of several GPUs not."""
+    cpu, gpu = torch.device("cpu"), torch.device("cuda:1")
+    names = [
+        arithmetic_name("fp32", cpu, 1),
+        arithmetic_name("fp32", cpu, 2),
+        arithmetic_name("bf16", cpu, 1),
+        arithmetic_name("fp32", gpu, 1),
+        arithmetic_name("fp16", gpu, 1),
+    ]
+    assert len(set(names)) == 5
+    assert names[1].startswith("cpu-2-torch.float32-")
+    assert names[3] == arithmetic_name("fp32", torch.device("cuda:0"), 2)

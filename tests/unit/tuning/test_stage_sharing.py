@@ -82,6 +82,8 @@ def _keys(folder: Path, *overrides: str) -> dict[str, str]:
         ("method.adaptation.learning_rate=1e-4", {"adapt_foundation", "distill_mutually"}),
         ("method.samples_per_client=6", ALL - {"tune_generators", "train_federated"}),
         ("generator.steps=50", ALL - {"train_federated"}),
+        ("generator.num_inference_steps=7", ALL - {"train_federated", "tune_generators"}),
+        ("generator.variation=0.9", ALL - {"train_federated", "tune_generators"}),
         (
             "method.federated.local.training.learning_rate=1e-3",
             {"train_federated", "distill_mutually", "train_on_synthetic"},

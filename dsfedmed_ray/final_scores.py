@@ -1,6 +1,7 @@
 """Scores of a finished method on the seen sites' test parts and on the whole unseen site."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from dsfedmed_ray.evaluation.evaluator import Predict, score, site_metrics
 from dsfedmed_ray.evaluation.pictures import draw_predictions, median_prediction
 from dsfedmed_ray.learning.aggregation import StateLayout
 from dsfedmed_ray.methods import fedavg
-from dsfedmed_ray.methods.dsfedmed import measure_synthesis, synthesize
+from dsfedmed_ray.methods.dsfedmed import measure_synthesis, synthesize, tune_generators
 from dsfedmed_ray.methods.exchange import broadcast_transfers
 from dsfedmed_ray.methods.local_norms import NORMS_FILE, SiteStates, save_site_norms
 from dsfedmed_ray.methods.method import MAX_SCORED_SITES, MethodResult, RunContext
@@ -75,12 +76,30 @@ def final_summary(context: RunContext, result: MethodResult, method: str) -> Any
 
 
 def _simulated_seconds(context: RunContext) -> dict[str, float]:
-    """By stage, what the virtual clock of ``runtime.availability`` counted; empty without one."""
-    seconds: dict[str, list[float]] = {}
-    for line in read_json_lines(context.directory.rounds):
-        if "simulated_seconds" in line["values"]:
-            seconds.setdefault(line["stage"], []).append(line["values"]["simulated_seconds"])
-    return {stage: math.fsum(values) for stage, values in seconds.items()}
+    """By stage, what the virtual clock of ``runtime.availability`` counts; empty without one.
+
+    Rounds come one after the other; clients upload their ControlNets side by side, so the slowest
+    counts. The time of tuning them is not known: the clock's speed is that of the segmenter.
+    """
+    if not context.availability.has_clock:
+        return {}
+    rounds = [
+        line["values"]["simulated_seconds"]
+        for line in read_json_lines(context.directory.rounds)
+        if "simulated_seconds" in line["values"]
+    ]
+    uploads: Counter[str] = Counter()
+    for transfer in read_transfers(context.directory.transfers):
+        if transfer.stage == tune_generators.STAGE:
+            uploads[transfer.client] += transfer.num_bytes
+    waits = [
+        context.availability.seconds(
+            context.seed, context.split.seen_sites.index(site), num_samples=0, num_bytes=num_bytes
+        )
+        for site, num_bytes in uploads.items()
+    ]
+    stages = {tune_generators.STAGE: max(waits, default=0.0), fedavg.STAGE: math.fsum(rounds)}
+    return {stage: seconds for stage, seconds in stages.items() if seconds > 0}
 
 
 def _row_bytes(ledger: Ledger, row: str) -> float:

@@ -91,7 +91,8 @@ class Summary(TypedDict):
 
     ``inference_ms`` is by model; ``wall_seconds`` by stage and ``total``; ``versions`` by package.
     ``baselines`` are other methods' scores by name, such as those of a stage before.
-    ``simulated_seconds`` by stage are there where ``runtime.availability`` has a clock.
+    ``simulated_seconds`` by stage are there where ``runtime.availability`` has a clock: it counts
+    the rounds of ``train_federated`` and, as ``tune_generators``, the slowest ControlNet upload.
     """
 
     method: str

@@ -2,7 +2,14 @@
 
 from html import escape
 
-from dsfedmed_ray.report.rows import Group, ResultRow, method_name, result_rows, seen_sites
+from dsfedmed_ray.report.rows import (
+    Group,
+    ResultRow,
+    clocked,
+    method_name,
+    result_rows,
+    seen_sites,
+)
 from dsfedmed_ray.summary import MEAN, Summary
 from dsfedmed_ray.units import format_bytes, format_seconds
 
@@ -61,7 +68,8 @@ def _figures(summary: Summary, rows: list[ResultRow], group: Group) -> str:
         figures["an image at inference"] = f"{rows[0].inference_ms:.1f} ms"
     simulated = summary.get("simulated_seconds")
     if simulated:
-        figures["of rounds on the virtual clock"] = format_seconds(sum(simulated.values()))
+        time = format_seconds(sum(simulated.values()))
+        figures[f"of {clocked(simulated)} on the virtual clock"] = time
     figures["the whole run"] = format_seconds(summary["wall_seconds"]["total"])
     cells = (
         f'<div><span class="value">{escape(value)}</span>{escape(name)}</div>'

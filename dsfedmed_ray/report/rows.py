@@ -1,5 +1,6 @@
 """The rows of a run's result table, however it is drawn."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +23,9 @@ METHOD_NAMES = {
     "tinysam": "TinySAM",
     "unet": "U-Net",
 }
+
+CLOCKED_STAGES = {"tune_generators": "ControlNet uploads", "train_federated": "rounds"}
+"""What the virtual clock may count, in words; no other time is on it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +97,11 @@ def method_name(method: str) -> str:
 def seen_sites(summary: Summary) -> list[str]:
     """The seen sites, without their mean."""
     return [site for site in summary["metrics"]["lightweight"]["seen"] if site != MEAN]
+
+
+def clocked(simulated_seconds: Collection[str]) -> str:
+    """What a run's virtual clock counted, in words."""
+    return " and ".join(w for stage, w in CLOCKED_STAGES.items() if stage in simulated_seconds)
 
 
 def quality_phrases(summary: Summary) -> list[str]:

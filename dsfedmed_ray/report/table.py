@@ -7,7 +7,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from dsfedmed_ray.report.rows import Group, ResultRow, quality_phrases, result_rows, seen_sites
+from dsfedmed_ray.report.rows import (
+    Group,
+    ResultRow,
+    clocked,
+    quality_phrases,
+    result_rows,
+    seen_sites,
+)
 from dsfedmed_ray.run_directory import RunDirectory
 from dsfedmed_ray.summary import MEAN, Scores, Summary, read_summary
 from dsfedmed_ray.units import format_bytes, format_seconds
@@ -40,7 +47,7 @@ def print_table(run_dir: RunDirectory, console: Console) -> None:
     simulated = summary.get("simulated_seconds")
     if simulated:
         time = format_seconds(sum(simulated.values()))
-        _print_dim(console, f"virtual clock  {time} of simulated rounds")
+        _print_dim(console, f"virtual clock  {time} of {clocked(simulated)}")
     took = format_seconds(summary["wall_seconds"]["total"])
     _print_dim(console, f"run directory  {run_dir.root}  (took {took})")
 

@@ -121,6 +121,7 @@ def test_a_client_that_joins_is_in_the_synthetic_set(tmp_path: Path) -> None:
             "generator.steps=2",
             "generator.num_inference_steps=2",
             "generator.images_per_job=2",
+            *CLOCK,
         ),
         SilentProgress(),
     )
@@ -130,7 +131,14 @@ def test_a_client_that_joins_is_in_the_synthetic_set(tmp_path: Path) -> None:
     joined = [x for x in lines if x["client"] == "t1_b" and x["stage"] == "train_federated"]
     assert {x["round_index"] for x in joined} == {1, None}
     assert any(x["what"] == "controlnet" and x["client"] == "t1_b" for x in lines)
-    assert set(read_summary(directory.summary)["baselines"]) == {"fedavg"}
+    summary = read_summary(directory.summary)
+    assert set(summary["baselines"]) == {"fedavg", "fedavg_synthetic"}
+    sent: Counter[str] = Counter()
+    for line in lines:
+        if line["stage"] == "tune_generators":
+            sent[line["client"]] += line["num_bytes"]
+    upload = max(sent.values()) / 1000  # at 1,000 bytes a second, side by side
+    assert summary["simulated_seconds"]["tune_generators"] == pytest.approx(upload)
 
 
 @pytest.mark.parametrize(

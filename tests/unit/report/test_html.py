@@ -132,9 +132,12 @@ def test_the_virtual_clock_is_shown(
     summary = make_summary()
     summary["simulated_seconds"] = {"train_federated": 7380.0}
     finished_run.summary.write_text(json.dumps(summary))
-    assert (
-        "2 h 03 min</span>of rounds on the virtual clock" in write_report(finished_run).read_text()
-    )
+    page = write_report(finished_run).read_text()
+    assert "2 h 03 min</span>of rounds on the virtual clock" in page
+    summary["simulated_seconds"] = {"tune_generators": 60.0, "train_federated": 7320.0}
+    finished_run.summary.write_text(json.dumps(summary))
+    page = write_report(finished_run).read_text()
+    assert "2 h 03 min</span>of ControlNet uploads and rounds on the virtual clock" in page
 
 
 def test_names_are_escaped(

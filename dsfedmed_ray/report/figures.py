@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dsfedmed_ray.figure_style import ACCENT, ACCENT_LIGHT, INK, NO_METADATA, STYLE
 from dsfedmed_ray.progress import UNITS
 from dsfedmed_ray.records import ProgressRecord
 from dsfedmed_ray.run_directory import write_atomically
@@ -13,29 +14,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, MUTED, HAIRLINE = "#1b1f24", "#69727c", "#dfe2dd"
-ACCENT, ACCENT_LIGHT = "#0b6e6a", "#a9cfcb"
-
-STYLE = {
-    "font.size": 9,
-    "axes.edgecolor": HAIRLINE,
-    "axes.labelcolor": MUTED,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
+PAGE_STYLE = STYLE | {
     "axes.grid": True,
     "axes.grid.axis": "y",
-    "grid.color": HAIRLINE,
-    "grid.linewidth": 0.6,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
     "xtick.major.size": 0,
     "ytick.major.size": 0,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "dsfedmed",
 }
-
-_NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-"""The same numbers give the same bytes, and the page names no address."""
 
 Curve = tuple[list[int], list[float]]
 
@@ -77,11 +61,11 @@ def draw_rounds(records: Sequence[ProgressRecord], path: Path) -> str | None:
         return None
     from matplotlib import rc_context
 
-    with rc_context(STYLE):
+    with rc_context(PAGE_STYLE):
         figure = _figure(stages)
         write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=200, format="png"))
         text = io.StringIO()
-        figure.savefig(text, format="svg", transparent=True, metadata=_NO_METADATA)
+        figure.savefig(text, format="svg", transparent=True, metadata=NO_METADATA)
     svg = text.getvalue()
     return svg[svg.index("<svg") :]
 

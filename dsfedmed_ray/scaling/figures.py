@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dsfedmed_ray.figure_style import INK, MUTED, NO_METADATA, STYLE
 from dsfedmed_ray.run_directory import write_atomically
 from dsfedmed_ray.scaling.cost_model import CostModel
 from dsfedmed_ray.scaling.estimates import PointRow
@@ -13,27 +14,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, MUTED, HAIRLINE = "#1b1f24", "#69727c", "#dfe2dd"
 LINES = ("#0b6e6a", "#c2571a", "#4b5fa8", "#8a6d1f", "#7a3e76")
-STYLE = {
-    "font.size": 9,
-    "axes.edgecolor": HAIRLINE,
-    "axes.labelcolor": MUTED,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.grid": True,
-    "grid.color": HAIRLINE,
-    "grid.linewidth": 0.6,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "dsfedmed",
-}
 AXES = ("population", "workers", "clients", "gpus")
 """What a figure's horizontal axis may be: the first of these that the study varies."""
 GIB = 2**30
-
-_NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
 def draw_study(result: StudyResult, folder: Path) -> list[Path]:
@@ -44,7 +28,7 @@ def draw_study(result: StudyResult, folder: Path) -> list[Path]:
     """
     from matplotlib import rc_context
 
-    with rc_context(STYLE):
+    with rc_context(STYLE | {"axes.grid": True}):
         figures = {"scaling": _scaling(result)}
         if isinstance(result.cost_model, CostModel):
             figures["cost_model"] = _cost_model(result.cost_model)
@@ -57,7 +41,7 @@ def draw_study(result: StudyResult, folder: Path) -> list[Path]:
 
 
 def _save(figure: "Figure", kind: str, path: Path) -> None:
-    metadata = _NO_METADATA if kind == "svg" else None
+    metadata = NO_METADATA if kind == "svg" else None
     figure.savefig(path, dpi=140, format=kind, metadata=metadata)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dsfedmed_ray.figure_style import ACCENT, HAIRLINE, INK, MUTED, STYLE
 from dsfedmed_ray.run_directory import write_atomically
 from dsfedmed_ray.tuning.distributions import Distribution
 from dsfedmed_ray.tuning.results import StudyResult, TrialResult, short_names
@@ -15,17 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, MUTED, HAIRLINE, ACCENT = "#1b1f24", "#69727c", "#dfe2dd", "#0b6e6a"
 COLOURS = "viridis"
-STYLE = {
-    "font.size": 9,
-    "axes.edgecolor": HAIRLINE,
-    "axes.labelcolor": MUTED,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-}
 MIN_TRIALS_FOR_RANK = 5
 """With fewer trials a rank correlation says nothing."""
 

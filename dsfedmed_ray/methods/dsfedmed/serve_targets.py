@@ -22,6 +22,7 @@ from dsfedmed_ray.methods.dsfedmed.select_samples import (
     selected_samples,
     whole_pool,
 )
+from dsfedmed_ray.methods.exchange import transfers_of
 from dsfedmed_ray.methods.method import RunContext, layout_of
 from dsfedmed_ray.models.segmenter import Segmenter
 from dsfedmed_ray.records import Transfer
@@ -124,47 +125,31 @@ class ServedTargets:
 
     def _serve_shares(self) -> list[Transfer]:
         """Images, masks and targets go to their client once, before the first epoch."""
-        sent = []
+        sent: list[Transfer] = []
         for client, rows in self._rows.items():
             if not rows:  # its generator was left out
                 continue
             name = self._pool.client_name(client)
             share = ServedShare.of(self._order(()), name)
             images, masks, targets = share.payload
-            parts = {"synthetic_pairs": (images, masks), "targets": targets}
-            sent += [_transfer(name, what, payload_bytes(part), 0) for what, part in parts.items()]
+            sizes = {
+                "synthetic_pairs": payload_bytes((images, masks)),
+                "targets": payload_bytes(targets),
+            }
+            sent += transfers_of(name, sizes, direction="downlink", stage=STAGE, round_index=0)
         return sent
 
     def _epoch_transfers(
         self, epoch: int, kept: tuple[int, ...], result: RoundResult
     ) -> list[Transfer]:
-        lines = []
+        lines: list[Transfer] = []
         for reply in result.replies:
             name = self._pool.client_name(reply.client_id)
             rows = np.array(sorted(self._rows[reply.client_id].intersection(kept)))
-            lines.append(_transfer(name, "selection", payload_bytes(rows), epoch))
-            lines.append(
-                Transfer(
-                    client=name,
-                    direction="uplink",
-                    stage=STAGE,
-                    what="state",
-                    num_bytes=reply.num_uplink_bytes,
-                    round_index=epoch,
-                )
-            )
+            down, up = {"selection": payload_bytes(rows)}, {"state": reply.num_uplink_bytes}
+            lines += transfers_of(name, down, direction="downlink", stage=STAGE, round_index=epoch)
+            lines += transfers_of(name, up, direction="uplink", stage=STAGE, round_index=epoch)
         return lines
-
-
-def _transfer(client: str, what: str, num_bytes: int, epoch: int) -> Transfer:
-    return Transfer(
-        client=client,
-        direction="downlink",
-        stage=STAGE,
-        what=what,
-        num_bytes=num_bytes,
-        round_index=epoch,
-    )
 
 
 def _save(path: Path, logits: NDArray[np.float16]) -> None:

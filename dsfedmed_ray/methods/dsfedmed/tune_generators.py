@@ -11,8 +11,9 @@ from pathlib import Path
 
 from dsfedmed_ray.accounting.communication import payload_bytes
 from dsfedmed_ray.learning.generator_upload import GeneratorUpload
+from dsfedmed_ray.methods.exchange import transfers_of
 from dsfedmed_ray.methods.method import RunContext
-from dsfedmed_ray.records import ProgressRecord, Transfer
+from dsfedmed_ray.records import ProgressRecord
 from dsfedmed_ray.run_directory import write_atomically
 from dsfedmed_ray.runtime.local_training import LocalTraining
 
@@ -62,15 +63,7 @@ def _record(
 ) -> None:
     sizes = {what: payload_bytes(part) for what, part in upload.parts().items()}
     context.journal.transfers(
-        Transfer(
-            client=name,
-            direction="uplink",
-            stage=STAGE,
-            what=what,
-            num_bytes=num_bytes,
-            round_index=client,
-        )
-        for what, num_bytes in sizes.items()
+        transfers_of(name, sizes, direction="uplink", stage=STAGE, round_index=client)
     )
     record = ProgressRecord(
         stage=STAGE,

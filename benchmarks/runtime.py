@@ -1,19 +1,23 @@
 """How fast a round is: the bare loop, this runtime, and peers where they are installed.
 
 ``python benchmarks/runtime.py --json PATH [--pfl-python P] [--flower-python P]``
+``python benchmarks/runtime.py --json PATH --full-participation 10000``
 
 Every runner does the same rounds of the same workload with one torch thread a process. Repeats are
 interleaved, so that a slow minute of the machine falls on all; medians and the spread are shown.
+The second form compares rounds of all clients of a large federation with rounds of a few, in turn
+on the same two workers.
 """
 
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -87,16 +91,20 @@ def bare_rounds(workload: Workload, rounds: int, per_round: int) -> float:
 
 
 def pool_rounds(pool: ClientPool, workload: Workload, rounds: int, per_round: int) -> float:
-    """Rounds through a pool; seconds a round."""
+    """Rounds of drawn clients through a pool; seconds a round."""
+    return rounds_of(pool, workload, [sampled(index, per_round) for index in range(rounds)])
+
+
+def rounds_of(pool: ClientPool, workload: Workload, rounds: Sequence[Sequence[int]]) -> float:
+    """Rounds of given clients through a pool; seconds a round."""
     model = workload.model()
     state = ResidentModel(model, tuple(model.state_dict())).read()
-    weight = per_round * workload.batch_size
     started = time.perf_counter()
-    for index in range(rounds):
-        clients = sampled(index, per_round)
+    for index, clients in enumerate(rounds):
+        weight = len(clients) * workload.batch_size
         result = pool.fit_round(state, clients, round_index=index, total_weight=weight)
         state = result.state
-    return (time.perf_counter() - started) / rounds
+    return (time.perf_counter() - started) / len(rounds)
 
 
 def serial_pool(workload: Workload) -> ClientPool:
@@ -193,26 +201,41 @@ def measure(name: str, given: argparse.Namespace) -> dict[str, dict[str, float]]
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=3, help="of the small workload a repeat")
-    parser.add_argument("--per-round", type=int, default=200)
-    parser.add_argument("--large", type=int, default=20, help="clients of the large workload")
-    parser.add_argument("--pfl-python", type=Path, help="an environment with pfl and torch")
-    parser.add_argument("--flower-python", type=Path, help="an environment with flwr[simulation]")
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    import ray
+def full_participation(workload: Workload, given: argparse.Namespace) -> dict[str, object]:
+    """Client-rounds a second of one round of all clients, beside rounds of a few, in turn."""
+    everybody, few = range(given.full_participation), given.per_round
+    pool = ray_pool(workload, 2)
+    speeds: dict[int, list[float]] = {few: [], len(everybody): []}
+    memory: dict[int, int] = {}
+    pool_rounds(pool, workload, given.rounds, few)  # warm-up
+    for _ in range(given.repeats):
+        speeds[few].append(few / pool_rounds(pool, workload, given.rounds, few))
+        memory.setdefault(few, peak_bytes())
+        speeds[len(everybody)].append(len(everybody) / rounds_of(pool, workload, [everybody]))
+        memory[len(everybody)] = peak_bytes()
+    pool.close()
+    for clients, values in speeds.items():
+        print(
+            f"{clients:6} clients a round {statistics.median(values):8.1f} clients/s "
+            f"({min(values):.1f} to {max(values):.1f}), driver at most "
+            f"{memory[clients] / 2**20:.1f} MiB"
+        )
+    ratio = statistics.median(speeds[len(everybody)]) / statistics.median(speeds[few])
+    print(f"{len(everybody)} clients at {ratio:.1%} of the throughput of {few}")
+    return {
+        "clients_per_second": {str(clients): values for clients, values in speeds.items()},
+        "driver_peak_bytes": {str(clients): value for clients, value in memory.items()},
+        "over_few": ratio,
+    }
 
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        logging_level=40,
-        object_store_memory=256 * 2**20,
-    )
+
+def peak_bytes() -> int:
+    """The highest resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10
+
+
+def comparison(given: argparse.Namespace) -> dict[str, object]:
+    """All runners on both workloads, and the first round of new workers."""
     result: dict[str, object] = {
         "first_round_seconds": first_round_seconds(WORKLOADS["small"], given.per_round)
     }
@@ -232,6 +255,36 @@ def main() -> None:
         }
         print(f"{name:6} pool of two over the others: {ratios}")
         result[name] = {**ratios, "runners": table}
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3, help="of the small workload a repeat")
+    parser.add_argument("--per-round", type=int, default=200)
+    parser.add_argument("--large", type=int, default=20, help="clients of the large workload")
+    parser.add_argument(
+        "--full-participation", type=int, metavar="N", help="only compare rounds of all N clients"
+    )
+    parser.add_argument("--pfl-python", type=Path, help="an environment with pfl and torch")
+    parser.add_argument("--flower-python", type=Path, help="an environment with flwr[simulation]")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        logging_level=40,
+        object_store_memory=256 * 2**20,
+    )
+    if given.full_participation is None:
+        result = comparison(given)
+    else:
+        result = {"full_participation": full_participation(WORKLOADS["small"], given)}
     ray.shutdown()
     given.json.write_text(json.dumps(result, indent=2) + "\n")
 

@@ -104,7 +104,11 @@ def _parser() -> argparse.ArgumentParser:
         "--predict", nargs="+", metavar="KEY=N", help="clients=N and workers=N or gpus=N"
     )
     scale.add_argument(
-        "--from", dest="source", type=Path, metavar="DIR", help="the study to predict from"
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="DIR",
+        help="the study; else the newest of runs/",
     )
     scale.set_defaults(command=_scale)
 
@@ -192,18 +196,18 @@ def _tune(options: argparse.Namespace) -> int:
 def _scale(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from dsfedmed_ray.scaling.results import print_results, read_cost_model
+    from dsfedmed_ray.scaling.results import newest_study, print_results, read_cost_model
 
-    if (options.predict is None) != (options.source is None):
-        raise ConfigurationError(
-            "--predict and --from belong together: --predict clients=N workers=N --from STUDY_DIR"
-        )
     if options.predict is not None:
-        from dsfedmed_ray.scaling.cost_model import predict
+        from dsfedmed_ray.scaling.prediction import predict
 
-        model = read_cost_model(options.source / "results.json")
+        study = options.source or newest_study(Path("runs"))
+        model = read_cost_model(study / "results.json")
         print(predict(model, [*options.predict, *options.overrides]))
+        print(f"cost model     {study}")
         return 0
+    if options.source is not None:
+        raise ConfigurationError("--from belongs to --predict: --predict clients=N workers=N")
     from dsfedmed_ray.methods.resumable import StopRequest
     from dsfedmed_ray.progress import show_progress
     from dsfedmed_ray.scaling.study import scale

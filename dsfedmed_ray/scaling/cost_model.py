@@ -1,8 +1,14 @@
 """``seconds = a + b * clients / parallel + c * bytes``: a round's time, fitted and predicted.
 
 ``parallel`` counts GPUs where points have any, else workers. ``a`` is what a round costs however
-small, ``b`` a client's time on one of them, ``c`` the driver's time a byte. Coefficients are not
-negative, and relative errors count, so that a round of a second says as much as one of an hour.
+small, ``b`` a client's time on one of them, ``c`` the driver's time a byte: what one process does
+for every client, and no worker can share.
+
+``c`` is the slope of the driver's processor time over bytes, which other programs hardly move;
+fitted to wall time it would take in all that workers on one machine cost each other, and predict it
+of machines that share nothing. ``a`` and ``b`` are fitted to what is left of the wall time.
+Coefficients are not negative, and relative errors count, so that a round of a second says as much
+as one of an hour.
 
 A model is worth what it says about points that it has not seen: each grid point is predicted by a
 model of all the others, and the errors of these predictions are the model's stated error.
@@ -14,14 +20,11 @@ from statistics import median
 
 import numpy as np
 
-from dsfedmed_ray.errors import ConfigurationError
 from dsfedmed_ray.scaling.estimates import PointRow
 from dsfedmed_ray.scaling.grid import GridPoint
 
 MIN_POINTS = 3
 """Points that a model of two terms needs, so that one may be held out."""
-
-TERMS = ("a_seconds", "b_seconds_per_client", "c_seconds_per_byte")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +54,7 @@ class CostModel:
     Attributes:
         a_seconds: of a round, whatever its size.
         b_seconds_per_client: of one client on one worker or GPU.
-        c_seconds_per_byte: on the wire; None where the grid cannot tell it from ``b``.
+        c_seconds_per_byte: on the wire, of the driver; 0 where the grid's bytes do not vary.
         bytes_per_client: on the wire a round.
         on_gpus: whether the points computed on GPUs.
         max_parallel: the most workers, or GPUs, of a point.
@@ -61,7 +64,7 @@ class CostModel:
 
     a_seconds: float
     b_seconds_per_client: float
-    c_seconds_per_byte: float | None
+    c_seconds_per_byte: float
     bytes_per_client: float
     on_gpus: bool
     max_parallel: int
@@ -85,8 +88,14 @@ class CostModel:
             clients: of the round.
             parallel: workers, or GPUs.
         """
-        wire = (self.c_seconds_per_byte or 0.0) * self.bytes_per_client * clients
-        return self.a_seconds + self.b_seconds_per_client * clients / parallel + wire
+        return self._serial(clients) + self.b_seconds_per_client * clients / parallel
+
+    def serial_share(self, clients: int, parallel: int) -> float:
+        """The fraction of a round that more workers would not shorten."""
+        return self._serial(clients) / self.predict(clients, parallel)
+
+    def _serial(self, clients: int) -> float:
+        return self.a_seconds + self.c_seconds_per_byte * self.bytes_per_client * clients
 
 
 def fit_cost_model(rows: Sequence[PointRow], num_cpus: int) -> CostModel | str:
@@ -109,25 +118,24 @@ def fit_cost_model(rows: Sequence[PointRow], num_cpus: int) -> CostModel | str:
         return f"{len(fitted)} points can be fitted, a cost model needs {MIN_POINTS}"
     if len({row.point.clients / row.point.parallel for row in fitted}) < 2:
         return "clients a worker do not vary, so nothing can be fitted to them"
-    num_terms = _num_terms(fitted)
-    coefficients = _fit(fitted, num_terms)
+    a, b, c = _fit(fitted)
     held_out = []
     for row in fitted:
         others = [other for other in fitted if other is not row]
-        if _rank(others, num_terms) < num_terms:
+        if len({other.point.clients / other.point.parallel for other in others}) < 2:
             continue  # without this point the others no longer tell the terms apart
-        predicted = _features([row], num_terms)[0] @ _fit(others, num_terms)
+        features = np.array([1.0, row.point.clients / row.point.parallel, row.round_bytes])
         held_out.append(
             HeldOut(
                 point=row.point,
                 measured_seconds=row.seconds.mean,
-                predicted_seconds=float(predicted),
+                predicted_seconds=float(features @ _fit(others)),
             )
         )
     return CostModel(
-        a_seconds=float(coefficients[0]),
-        b_seconds_per_client=float(coefficients[1]),
-        c_seconds_per_byte=float(coefficients[2]) if num_terms == len(TERMS) else None,
+        a_seconds=float(a),
+        b_seconds_per_client=float(b),
+        c_seconds_per_byte=float(c),
         bytes_per_client=median(row.round_bytes / row.point.clients for row in fitted),
         on_gpus=on_gpus,
         max_parallel=max(row.point.parallel for row in fitted),
@@ -136,80 +144,22 @@ def fit_cost_model(rows: Sequence[PointRow], num_cpus: int) -> CostModel | str:
     )
 
 
-def predict(model: CostModel, request: Sequence[str]) -> str:
-    """A prediction in words, with its stated error.
-
-    Args:
-        model: a study's.
-        request: ``clients=N`` and ``workers=N`` or ``gpus=N``.
-
-    Raises:
-        ConfigurationError: the request is not that, or the study measured the other kind.
-    """
-    wanted = _parsed(request)
-    kind = "gpus" if model.on_gpus else "workers"
-    if wanted.get("gpus") and not model.on_gpus:
-        raise ConfigurationError(
-            f"--predict gpus={wanted['gpus']}: the study has no point with GPUs; give workers=N, "
-            "or run one with scaling.gpus=[1]"
-        )
-    if "clients" not in wanted or kind not in wanted:
-        raise ConfigurationError(
-            f"--predict {' '.join(request)}: this study predicts from clients=N {kind}=N; give both"
-        )
-    clients, parallel = wanted["clients"], wanted[kind]
-    if min(clients, parallel) < 1:
-        raise ConfigurationError(f"--predict {' '.join(request)}: numbers are 1 or more")
-    seconds = model.predict(clients, parallel)
-    beyond = clients > model.max_clients or parallel > model.max_parallel
-    lines = [
-        f"{seconds:.3g} s a round, {clients / seconds:.4g} clients/s "
-        f"({clients} clients on {parallel} {kind}, one round of local training each)",
-        f"error on held-out grid points: median {model.median_error:.1%}, "
-        f"worst {model.worst_error:.1%} of {len(model.held_out)}",
-    ]
-    if beyond:
-        lines.append(
-            f"beyond what was measured (at most {model.max_clients} clients, "
-            f"{model.max_parallel} {kind}): the error there is not known"
-        )
-    return "\n".join(lines)
+def _fit(rows: Sequence[PointRow]) -> np.ndarray:
+    """``a``, ``b`` and ``c``."""
+    num_bytes = np.array([row.round_bytes for row in rows])
+    driver = np.array([row.driver_seconds.mean for row in rows])
+    c = _line(num_bytes, driver, driver)[1] if len(set(num_bytes)) > 1 else 0.0
+    seconds = np.array([row.seconds.mean for row in rows])
+    share = np.array([row.point.clients / row.point.parallel for row in rows])
+    a, b = _line(share, np.maximum(seconds - c * num_bytes, 0.0), seconds)
+    return np.array([a, b, c])
 
 
-def _parsed(request: Sequence[str]) -> dict[str, int]:
-    wanted: dict[str, int] = {}
-    for item in request:
-        name, _, number = item.partition("=")
-        if name not in ("clients", "workers", "gpus") or not number.isdecimal():
-            raise ConfigurationError(
-                f"--predict {item}: allowed are clients=N, workers=N and gpus=N"
-            )
-        wanted[name] = int(number)
-    return wanted
-
-
-def _features(rows: Sequence[PointRow], num_terms: int) -> np.ndarray:
-    every = [[1.0, row.point.clients / row.point.parallel, row.round_bytes] for row in rows]
-    return np.array(every)[:, :num_terms]
-
-
-def _num_terms(rows: Sequence[PointRow]) -> int:
-    """Three where three can be told apart with any one point held out, else two."""
-    most = len(TERMS)
-    enough = all(_rank([other for other in rows if other is not row], most) == most for row in rows)
-    return most if enough and len(rows) > most else most - 1
-
-
-def _rank(rows: Sequence[PointRow], num_terms: int) -> int:
-    features = _features(rows, num_terms)
-    return int(np.linalg.matrix_rank(features / np.abs(features).max(axis=0)))
-
-
-def _fit(rows: Sequence[PointRow], num_terms: int) -> np.ndarray:
+def _line(x: np.ndarray, y: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Intercept and slope, neither negative, by least squares of ``(prediction - y) / scale``."""
     from scipy.optimize import nnls
 
-    seconds = np.array([row.seconds.mean for row in rows])
-    features = _features(rows, num_terms)
-    scale = features.max(axis=0)  # bytes are of the order of 1e8, the constant is 1
-    solution, _ = nnls(features / scale / seconds[:, None], np.ones(len(rows)))
-    return np.asarray(solution / scale)
+    unit = x.max()  # bytes are of the order of 1e8, the intercept of 1
+    features = np.stack([np.ones_like(x, dtype=float), x / unit], axis=1)
+    solution, _ = nnls(features / scale[:, None], y / scale)
+    return np.asarray(solution / [1.0, unit])

@@ -75,6 +75,25 @@ def read_cost_model(json_file: Path) -> CostModel:
     return CostModel(**{**model, "held_out": held_out})
 
 
+def newest_study(runs: Path) -> Path:
+    """The folder of the study that was finished last and has a cost model.
+
+    Raises:
+        RunDirectoryError: there is none.
+    """
+    files = sorted(runs.glob("*/results.json"), key=lambda path: path.stat().st_mtime)
+    for file in reversed(files):
+        try:
+            read_cost_model(file)
+        except RunDirectoryError:  # a study of another kind, or one without a model
+            continue
+        return file.parent
+    raise RunDirectoryError(
+        f"{runs}/ holds no finished scaling study with a cost model; run "
+        "dsfedmed scale experiment=scale_workers, or give --from its run directory"
+    )
+
+
 def print_results(result: StudyResult, folder: Path, console: "Console") -> None:
     """Prints the table, the cost model and where the files are."""
     from rich.table import Table
@@ -126,7 +145,7 @@ def _model_words(model: CostModel | str) -> str:
     if isinstance(model, str):
         return f"no cost model: {model}"
     kind = "GPUs" if model.on_gpus else "workers"
-    wire = "" if model.c_seconds_per_byte is None else f" + {model.c_seconds_per_byte:.3g} x bytes"
+    wire = f" + {model.c_seconds_per_byte:.3g} x bytes"
     return (
         f"seconds = {model.a_seconds:.3g} + {model.b_seconds_per_client:.3g} x clients/{kind}{wire}"
         f"; error on held-out points: median {model.median_error:.1%}, "

@@ -98,8 +98,9 @@ def scale(
             warmup_rounds=grid.warmup_rounds,
             folder=folder.running,
         )
-        for point in grid.points()
+        # Repeats are the outer loop: a slow minute of the machine falls on all points alike.
         for repeat in range(grid.repeats)
+        for point in grid.points()
     ]
     with progress.stage(PART, len(tasks) * rounds):
         measurements = [

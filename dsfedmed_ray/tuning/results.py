@@ -75,6 +75,14 @@ class StudyResult:
                 best = trial
         return best
 
+    @property
+    def relative_cost(self) -> float | None:
+        """Mean seconds of a trial over those of the baseline; None unless it ran its stages."""
+        seconds = [trial.seconds for trial in self.trials if trial.status != "failed"]
+        if not (seconds and self.baseline.stages_run):
+            return None
+        return sum(seconds) / len(seconds) / self.baseline.seconds
+
 
 def trial_result(
     name: str,
@@ -209,6 +217,11 @@ def closing_lines(result: StudyResult, study: Path) -> list[str]:
         f"or             dsfedmed run --from {study / 'best.yaml'}",
         f"study          {study}",
     ]
+    cost = result.relative_cost
+    if cost is not None:
+        ran = format_seconds(sum(trial.seconds for trial in result.trials))
+        whole = format_seconds(result.baseline.seconds)
+        lines.insert(1, f"cost           {ran} in trials, {cost:.2f} of a whole run ({whole}) each")
     failed = [trial for trial in result.trials if trial.status == "failed"]
     if failed:
         lines.insert(1, f"failed         {len(failed)} trials; {failed[0].name}: {failed[0].error}")

@@ -13,7 +13,7 @@ MakeMeasurement = Callable[..., Measurement]
 
 @pytest.fixture
 def measured() -> MakeMeasurement:
-    """A run of some rounds of equal length; 1000 bytes a client."""
+    """A run of some rounds of equal length; 1000 bytes a client, and a driver that is idle."""
 
     def make(
         clients: int,
@@ -24,12 +24,13 @@ def measured() -> MakeMeasurement:
         population: int | None = None,
         dice: float | None = None,
         gpus: int = 0,
+        driver_seconds: float = 0.05,
     ) -> Measurement:
         return Measurement(
             point=GridPoint(clients=clients, workers=workers, gpus=gpus, population=population),
             repeat=repeat,
             round_seconds=[seconds, seconds, 10 * seconds],
-            driver_seconds=[0.1 * seconds] * 3,
+            driver_seconds=[driver_seconds] * 3,
             round_bytes=1000.0 * clients,
             dice=dice,
             memory=ProcessMemory(

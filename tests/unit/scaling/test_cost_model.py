@@ -4,8 +4,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from dsfedmed_ray.errors import ConfigurationError
-from dsfedmed_ray.scaling.cost_model import CostModel, fit_cost_model, predict
+from dsfedmed_ray.scaling.cost_model import CostModel, fit_cost_model
 from dsfedmed_ray.scaling.estimates import PointRow, rows_of
 from dsfedmed_ray.scaling.measurement import Measurement
 
@@ -17,9 +16,25 @@ def law(clients: int, workers: int) -> float:
     return 0.5 + 0.01 * clients / workers + 2e-6 * 1000 * clients
 
 
+def driver(clients: int) -> float:
+    """The driver's part of the law: 50 ms and 2 microseconds a byte."""
+    return 0.05 + 2e-6 * 1000 * clients
+
+
 @pytest.fixture
-def rows(measured: Callable[..., Measurement]) -> list[PointRow]:
-    return rows_of([measured(c, w, law(c, w)) for c, w in GRID])
+def obeying(measured: Callable[..., Measurement]) -> Callable[[int, int, float], Measurement]:
+    """A run that obeys the law, times a factor."""
+
+    def run(clients: int, workers: int, factor: float = 1.0) -> Measurement:
+        seconds = factor * law(clients, workers)
+        return measured(clients, workers, seconds, driver_seconds=driver(clients))
+
+    return run
+
+
+@pytest.fixture
+def rows(obeying: Callable[..., Measurement]) -> list[PointRow]:
+    return rows_of([obeying(c, w) for c, w in GRID])
 
 
 def fitted(rows: Sequence[PointRow], num_cpus: int = 2) -> CostModel:
@@ -38,29 +53,43 @@ def test_a_law_is_found_again_and_holds_beyond_the_grid(rows: list[PointRow]) ->
     assert model.predict(10_000, 64) == pytest.approx(law(10_000, 64))
 
 
-def test_a_point_that_breaks_the_law_is_seen_from_outside(
+def test_workers_that_slow_each_other_do_not_burden_the_driver(
     measured: Callable[..., Measurement],
 ) -> None:
+    """Two workers take 1.5 times as long for a client each, the driver is idle: c is 0.
+
+    A c that was fitted to wall time would say that 10,000 clients take minutes on any machine.
+    """
+    seconds = {1: 0.01, 2: 0.015}
+    runs = [measured(c, w, 0.5 + seconds[w] * c / w) for c, w in GRID]
+    model = fitted(rows_of(runs))
+    assert model.c_seconds_per_byte == pytest.approx(0.0, abs=1e-12)
+
+
+def test_a_point_that_breaks_the_law_is_seen_from_outside(
+    obeying: Callable[..., Measurement],
+) -> None:
     """Others than (400, 2) obey; it takes twice the law, so its own prediction is half: 50 %."""
-    runs = [measured(c, w, law(c, w) * (2 if (c, w) == (400, 2) else 1)) for c, w in GRID]
+    runs = [obeying(c, w, 2 if (c, w) == (400, 2) else 1) for c, w in GRID]
     model = fitted(rows_of(runs))
     errors = {(h.point.clients, h.point.workers): h.error_fraction for h in model.held_out}
     assert errors[400, 2] == pytest.approx(0.5, abs=0.01)
     assert model.worst_error >= errors[400, 2]
 
 
-def test_one_number_of_workers_cannot_tell_bytes_from_clients(
-    measured: Callable[..., Measurement],
+def test_one_number_of_workers_tells_bytes_from_clients_by_the_driver(
+    obeying: Callable[..., Measurement],
 ) -> None:
-    """On one worker 10 ms a client and 2 ms for its bytes are 12 ms a client."""
-    model = fitted(rows_of([measured(c, 1, law(c, 1)) for c in (100, 200, 400)]))
-    assert model.c_seconds_per_byte is None
-    assert model.b_seconds_per_client == pytest.approx(0.012)
+    model = fitted(rows_of([obeying(c, 1) for c in (100, 200, 400)]))
+    assert model.c_seconds_per_byte == pytest.approx(2e-6)
+    assert model.b_seconds_per_client == pytest.approx(0.01)
 
 
-def test_workers_that_share_a_cpu_are_left_out(measured: Callable[..., Measurement]) -> None:
-    runs = [measured(c, w, law(c, w)) for c, w in GRID]
-    crowded = [measured(100, 8, 60.0)]
+def test_workers_that_share_a_cpu_are_left_out(
+    obeying: Callable[..., Measurement], measured: Callable[..., Measurement]
+) -> None:
+    runs = [obeying(c, w) for c, w in GRID]
+    crowded = [measured(100, 8, 60.0, driver_seconds=driver(100))]
     assert fitted(rows_of(runs + crowded)).worst_error < 1e-6
     assert fitted(rows_of(runs + crowded), num_cpus=8).worst_error > 0.5
 
@@ -78,30 +107,3 @@ def test_points_on_gpus_count_gpus(measured: Callable[..., Measurement]) -> None
     model = fitted(rows_of(runs))
     assert model.on_gpus
     assert model.b_seconds_per_client == pytest.approx(0.012)
-    assert "640 clients on 64 gpus" in predict(model, ["clients=640", "gpus=64"])
-
-
-def test_a_prediction_states_its_error_and_where_it_leaves_the_grid(rows: list[PointRow]) -> None:
-    """1000 clients on 2: 0.5 + 5 + 2 = 7.5 s."""
-    words = predict(fitted(rows), ["clients=1000", "workers=2"])
-    assert words.startswith("7.5 s a round, 133.3 clients/s")
-    assert "error on held-out grid points: median 0.0%, worst 0.0% of 6" in words
-    assert "beyond what was measured (at most 400 clients, 2 workers)" in words
-    assert "beyond" not in predict(fitted(rows), ["clients=300", "workers=2"])
-
-
-@pytest.mark.parametrize(
-    ("request_", "message"),
-    [
-        (["clients=10"], r"predicts from clients=N workers=N; give both"),
-        (["clients=10", "workers=0"], r"numbers are 1 or more"),
-        (["clients=10", "gpus=64"], r"gpus=64: the study has no point with GPUs"),
-        (["clients=ten", "workers=1"], r"--predict clients=ten: allowed are clients=N, workers=N"),
-        (["speed=1"], r"--predict speed=1: allowed are"),
-    ],
-)
-def test_requests_that_cannot_be_answered(
-    rows: list[PointRow], request_: list[str], message: str
-) -> None:
-    with pytest.raises(ConfigurationError, match=message):
-        predict(fitted(rows), request_)

@@ -119,8 +119,8 @@ def test_a_folder_is_used_once_and_for_one_study(
         (["experiment=scale_workers", "schedule.rounds=1"], "leaves no round to measure"),
         (["experiment=scale_workers", "scaling.gpus=[9999]"], "scaling.gpus holds 9999, this"),
         (["experiment=scale_workers", "method=centralized"], "has no method.federated"),
-        (["--predict", "clients=5"], "--predict and --from belong together"),
-        (["--from", "nowhere"], "--predict and --from belong together"),
+        (["--predict", "clients=5"], "runs/ holds no finished scaling study with a cost model"),
+        (["--from", "nowhere"], "--from belongs to --predict"),
         (
             ["--predict", "clients=5", "--from", "nowhere"],
             "nowhere holds no finished scaling study",
@@ -143,16 +143,27 @@ def test_mistakes_are_one_line_and_two_and_leave_nothing(
 
 
 def test_predict_prints_seconds_and_error(
-    tmp_path: Path, measured: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    measured: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """0.1 s and 10 ms x 10000 / 64 are 1.66 s."""
-    root = tmp_path / "study"
+    """0.1 s and 10 ms x 10000 / 64 are 1.66 s. Without --from it is the newest study that can."""
+    monkeypatch.chdir(tmp_path)
+    root = Path("runs", "study")
     scale([*SMALL, f"run.dir={root}"], Rounds(), StopRequest(), measure=FakeRuns(measured))
     request = ["scale", "--predict", "clients=10000", "workers=64", "--from", str(root)]
     assert cli.main(request) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("1.66 s a round")
     assert "error on held-out grid points: median 0.0%" in printed
+    (tmp_path / "runs" / "tune").mkdir()
+    (tmp_path / "runs" / "tune" / "results.json").write_text('{"trials": []}')
+    assert cli.main(["scale", "--predict", "clients=10000", "gpus=64"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("1.66 s a round")
+    assert "no GPU was measured: each is taken for one of the study's CPU workers" in printed
+    assert printed.endswith(f"cost model     {root}\n")
 
 
 def test_the_table_leaves_out_what_no_row_has(

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,20 @@ def test_closing_lines_repeat_the_best_trial() -> None:
     assert lines[1] == "failed         1 trials; t_2: the state holds NaN"
     assert lines[2] == f"repeat it      dsfedmed run experiment=smoke {RATIO}=0.2"
     assert lines[3] == "or             dsfedmed run --from runs/s/best.yaml"
+
+
+def test_a_trial_costs_a_part_of_a_whole_run() -> None:
+    """Trials of 10 and 20 s, a baseline of 60 s that ran two stages: 15 / 60."""
+    first, second = _study(0.7, 0.9).trials
+    study = StudyResult(
+        metric="best_validation_dice",
+        baseline=replace(BASELINE, seconds=60.0, stages_run=("synthesize", "distill_mutually")),
+        trials=(replace(first, seconds=10.0), replace(second, seconds=20.0)),
+    )
+    assert study.relative_cost == pytest.approx(0.25)
+    line = "cost           30.0 s in trials, 0.25 of a whole run (1 min 00 s) each"
+    assert closing_lines(study, Path("study"))[1] == line
+    assert replace(study, baseline=BASELINE).relative_cost is None  # it took all from the store
 
 
 def test_short_names_tell_paths_apart() -> None:

@@ -37,7 +37,7 @@ class BrainSitesConfig:
 
     Attributes:
         image_size: side of images and masks, pixels; the field of view is always 208 mm.
-        structure: what the masks show.
+        structures: what the masks show, one channel each.
         sequences: the pulse sequence of each site's scanner, ``t1``, ``t2``, ``pd`` or ``flair``;
             the sites are named ``t1_a``, ``t1_b``, ``t2_a`` and so on.
         num_sites: a population of this many sites instead, each with a scanner of a random
@@ -50,7 +50,7 @@ class BrainSitesConfig:
     """
 
     image_size: int = 128
-    structure: Structure = "ventricles"
+    structures: Sequence[Structure] = ("ventricles",)
     sequences: Sequence[PulseSequence] = ("t1", "pd", "t1", "t2")
     num_sites: int | None = None
     pairs_per_site: int | Sequence[int] = (40, 56, 12, 48)
@@ -59,12 +59,14 @@ class BrainSitesConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sequences", tuple(self.sequences))
+        for name in ("structures", "sequences"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         if not isinstance(self.pairs_per_site, int):
             object.__setattr__(self, "pairs_per_site", tuple(self.pairs_per_site))
-        if self.structure not in STRUCTURES:
+        if not self.structures or not set(self.structures) <= set(STRUCTURES):
             raise ConfigurationError(
-                f"data.structure {self.structure!r} is unknown; use one of {', '.join(STRUCTURES)}"
+                f"data.structures is {list(self.structures)}; give at least one of "
+                f"{', '.join(STRUCTURES)}"
             )
         for sequence in self.sequences:
             if sequence not in SEQUENCES:
@@ -104,7 +106,7 @@ class BrainSites:
 
     def __init__(self, config: BrainSitesConfig) -> None:
         self.config = config
-        self.structures: tuple[str, ...] = (config.structure,)
+        self.structures: tuple[str, ...] = tuple(config.structures)
         self.image_size = config.image_size
         self.sites: Sequence[str] = (
             _lettered(config.sequences)
@@ -151,13 +153,14 @@ class BrainSites:
         scanner = self.scanner(site)
         subject, slice_number = divmod(index, self.config.slices_per_subject)
         generator = numpy_generator(self.config.seed, "slice", site, index)
-        low, high = SLICE_RANGE_MM[self.config.structure]
+        lows, highs = zip(*(SLICE_RANGE_MM[name] for name in self.config.structures), strict=True)
+        low, high = max(lows), min(highs)
         place = (slice_number + generator.uniform()) / self.config.slices_per_subject
         slab = brain_template().slab(
-            self.config.structure, low + place * (high - low), scanner.thickness_mm
+            self.config.structures, low + place * (high - low), scanner.thickness_mm
         )
         deformation = _subject(self.config.seed, site, subject, self.config.image_size)
-        t1, grey, white, fluid, structure = deformation.warp(slab)
+        t1, grey, white, fluid, *structures = deformation.warp(slab)
         image = acquire(
             scanner,
             t1,
@@ -168,7 +171,7 @@ class BrainSites:
         return Sample(
             sample_id=f"{self.group(site, index)}_slice_{slice_number}",
             image=stretch(image),
-            mask=(structure >= 0.5).astype(np.uint8)[..., None],
+            mask=(np.stack(structures, axis=-1) >= 0.5).astype(np.uint8),
         )
 
     def fingerprint(self) -> str:

@@ -4,6 +4,7 @@ Source: Fonov et al., NeuroImage 54(1), 313-327, 2011; 1 mm, skull-stripped, sym
 probabilities of grey and white matter, each scaled to 0-255.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -58,16 +59,17 @@ class BrainTemplate:
     ventricles: NDArray[np.uint8]
 
     def slab(
-        self, structure: Structure, superior_mm: float, thickness_mm: float
+        self, structures: Sequence[Structure], superior_mm: float, thickness_mm: float
     ) -> NDArray[np.float32]:
         """Averages the slices that an acquisition of this thickness covers.
 
         Returns:
-            ``[5, side, side]`` in [0, 1]: T1, grey matter, white matter, fluid, structure.
+            ``[4 + structures, side, side]`` in [0, 1]: T1, grey matter, white matter, fluid, then
+            the structures.
         """
         first = round(superior_mm - thickness_mm / 2) - _SUPERIOR_MM[0]
         stop = max(first + 1, round(superior_mm + thickness_mm / 2) - _SUPERIOR_MM[0])
-        maps = [self.t1, *self.tissues, self._structure(structure)]
+        maps = [self.t1, *self.tissues, *(self._structure(name) for name in structures)]
         means = [volume[first:stop].mean(axis=0, dtype=np.float32) for volume in maps]
         return (np.stack(means) / 255).astype(np.float32)
 

@@ -53,7 +53,7 @@ def toy_split() -> SplitFederation:
     """Five clients with 8, 4, 6, 10 and 4 pairs of 32 pixels, and an unseen site."""
     data = BrainSitesConfig(
         image_size=32,
-        structure="white_matter",
+        structures=["white_matter"],
         num_sites=6,
         pairs_per_site=(8, 4, 6, 10, 4, 6),
         slices_per_subject=1,

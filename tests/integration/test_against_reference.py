@@ -41,7 +41,7 @@ def split() -> SplitFederation:
     """Three clients with 8, 4 and 6 pairs of 64 pixels, and an unseen site."""
     data = BrainSitesConfig(
         image_size=64,
-        structure="white_matter",
+        structures=["white_matter"],
         sequences=("t1", "pd", "t2", "flair"),
         pairs_per_site=(8, 4, 6, 4),
         slices_per_subject=1,

@@ -27,7 +27,7 @@ def test_the_default_is_three_hospitals_and_one_of_another_kind() -> None:
 @pytest.mark.parametrize("structure", STRUCTURES)
 @pytest.mark.parametrize("image_size", [64, 128])
 def test_samples_are_images_with_masks(structure: Structure, image_size: int) -> None:
-    federation = BrainSitesConfig(structure=structure, image_size=image_size).build()
+    federation = BrainSitesConfig(structures=[structure], image_size=image_size).build()
     for site in federation.sites:
         sample = federation.load(site, 3)
         assert sample.image.shape == (image_size, image_size, 3)
@@ -35,6 +35,18 @@ def test_samples_are_images_with_masks(structure: Structure, image_size: int) ->
         assert (sample.image.min(), sample.image.max()) == (0, 255)
         assert sample.mask.shape == (image_size, image_size, 1)
         assert 0.003 < sample.mask.mean() < 0.3
+
+
+def test_several_structures_are_channels_of_one_mask() -> None:
+    """On the slices where all are visible; white matter holds no ventricle."""
+    several = BrainSitesConfig(structures=["white_matter", "ventricles"]).build()
+    alone = BrainSitesConfig(structures=["ventricles"]).build()
+    for index in range(4):
+        mask = several.load("t1_a", index).mask
+        assert mask.shape == (128, 128, 2)
+        np.testing.assert_array_equal(mask[..., 1:], alone.load("t1_a", index).mask)
+        assert mask[..., 0].sum() > 5 * mask[..., 1].sum() > 0
+        assert not (mask[..., 0] & mask[..., 1]).any()
 
 
 def test_no_mask_is_empty() -> None:
@@ -167,7 +179,11 @@ def test_unknown_sites_and_pairs_are_refused() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"structure": "liver"}, "data.structure 'liver' is unknown; use one of white_matter"),
+        (
+            {"structures": ["liver"]},
+            r"data.structures is \['liver'\]; give at least one of white_matter",
+        ),
+        ({"structures": []}, r"data.structures is \[\]; give at least one of white_matter"),
         ({"sequences": ["t1", "ct"]}, "data.sequences holds 'ct'; use only t1, t2, pd, flair"),
         (
             {"sequences": ["t1"]},

@@ -61,7 +61,7 @@ def test_a_structure_is_visible_in_all_of_its_range(structure: module.Structure)
     least = 150 if structure == "ventricles" else 4000
 
     areas = [
-        (brain_template().slab(structure, level, 1.0)[4] >= 0.5).sum()
+        (brain_template().slab([structure], level, 1.0)[4] >= 0.5).sum()
         for level in np.linspace(low, high, 9)
     ]
 
@@ -82,8 +82,8 @@ def test_ventricles_are_compact_central_and_on_both_sides() -> None:
 def test_a_thick_slice_is_the_mean_of_thin_ones() -> None:
     template = brain_template()
 
-    thick = template.slab("white_matter", 10.0, 2.0)
-    thin = [template.slab("white_matter", level, 1.0) for level in (9.5, 10.5)]
+    thick = template.slab(["white_matter"], 10.0, 2.0)
+    thin = [template.slab(["white_matter"], level, 1.0) for level in (9.5, 10.5)]
 
     assert thick.dtype == np.float32
     np.testing.assert_allclose(thick, np.mean(thin, axis=0), atol=1e-6)

@@ -33,6 +33,9 @@ from dsfedmed_ray.runtime.local_training import LocalTraining
 SEED = 3
 LIGHTWEIGHT = UNetConfig(channels=(8, 16), num_res_units=0)
 FOUNDATION = LiteMedSAMConfig(input_size=64)
+INERT = ("net.model.0.conv.bias", "net.model.1.submodule.conv.bias")
+"""Biases before a normalisation: no output depends on them, and their gradient is rounding, which
+Adam scales up to whole steps."""
 ONE_THREAD = Threads(client=1, generator=1, foundation=1)
 
 
@@ -110,7 +113,8 @@ def run(
 
 def largest_difference(given: State, expected: State) -> float:
     assert set(given) == set(expected)
-    return max(float((given[n].double() - expected[n].double()).abs().max()) for n in expected)
+    compared = [name for name in expected if name not in INERT]
+    return max(float((given[n].double() - expected[n].double()).abs().max()) for n in compared)
 
 
 def check(result: MethodResult, expected: Any) -> None:

@@ -153,7 +153,7 @@ def test_fingerprints_follow_the_configuration() -> None:
     assert BrainSitesConfig().build().fingerprint() == BrainSitesConfig().build().fingerprint()
     prints = {
         BrainSitesConfig(**settings).build().fingerprint()  # type: ignore[arg-type]
-        for settings in ({}, {"seed": 1}, {"image_size": 64}, {"structure": "white_matter"})
+        for settings in ({}, {"seed": 1}, {"image_size": 64}, {"structures": ["white_matter"]})
     }
     assert len(prints) == 4
 

@@ -16,7 +16,7 @@ from ray.exceptions import ObjectLostError, RayActorError
 
 from dsfedmed_ray.errors import WorkerLostError
 from dsfedmed_ray.learning.aggregation import FlatState
-from dsfedmed_ray.runtime.chunks import chunked
+from dsfedmed_ray.runtime.chunks import chunked, first_at_home
 from dsfedmed_ray.runtime.client_pool import ClientPool, Note
 from dsfedmed_ray.runtime.client_program import ClientError, FitChunk, FitOrder, ProgramBuilder
 from dsfedmed_ray.runtime.client_worker import ClientWorker
@@ -206,13 +206,14 @@ class RayPool(ClientPool):
                 board.running[submit(seat.actor, task.client_ids)] = _Running(seat, task, deadline)
 
     def _next_task(self, board: _Board, seat: _Seat) -> _Task | None:
-        if not self._pinned:
-            return board.waiting.popleft() if board.waiting else None
-        for task in board.waiting:
-            if task.client_ids[0] % len(self._seats) == seat.index:
-                board.waiting.remove(task)
-                return task
-        return None
+        """Of the worker's own clients, whose pairs it has at hand; of a pool, else anyone's."""
+        chunks = (task.client_ids for task in board.waiting)
+        place = first_at_home(chunks, seat.index, len(self._seats))
+        if place is None and (self._pinned or not board.waiting):
+            return None
+        task = board.waiting[place or 0]
+        board.waiting.remove(task)
+        return task
 
     def _deadline(self, num_clients: int) -> float | None:
         limit = self.policy.client_timeout_seconds

@@ -6,9 +6,10 @@ for every client, and no worker can share.
 
 ``c`` is the slope of the driver's processor time over bytes, which other programs hardly move;
 fitted to wall time it would take in all that workers on one machine cost each other, and predict it
-of machines that share nothing. ``a`` and ``b`` are fitted to what is left of the wall time.
-Coefficients are not negative, and relative errors count, so that a round of a second says as much
-as one of an hour.
+of machines that share nothing. ``a`` and ``b`` are fitted to what is left of the wall time of each
+point's fastest round: other programs only ever add, so the fastest round is the nearest to what the
+machinery itself takes. Coefficients are not negative, and relative errors count, so that a round
+of a second says as much as one of an hour.
 
 A model is worth what it says about points that it has not seen: each grid point is predicted by a
 model of all the others, and the errors of these predictions are the model's stated error.
@@ -33,7 +34,7 @@ class HeldOut:
 
     Attributes:
         point: the setting.
-        measured_seconds: of a round.
+        measured_seconds: of the fastest round.
         predicted_seconds: by a model that has not seen it.
     """
 
@@ -128,7 +129,7 @@ def fit_cost_model(rows: Sequence[PointRow], num_cpus: int) -> CostModel | str:
         held_out.append(
             HeldOut(
                 point=row.point,
-                measured_seconds=row.seconds.mean,
+                measured_seconds=row.fastest_seconds,
                 predicted_seconds=float(features @ _fit(others)),
             )
         )
@@ -149,7 +150,7 @@ def _fit(rows: Sequence[PointRow]) -> np.ndarray:
     num_bytes = np.array([row.round_bytes for row in rows])
     driver = np.array([row.driver_seconds.mean for row in rows])
     c = _line(num_bytes, driver, driver)[1] if len(set(num_bytes)) > 1 else 0.0
-    seconds = np.array([row.seconds.mean for row in rows])
+    seconds = np.array([row.fastest_seconds for row in rows])
     share = np.array([row.point.clients / row.point.parallel for row in rows])
     a, b = _line(share, np.maximum(seconds - c * num_bytes, 0.0), seconds)
     return np.array([a, b, c])

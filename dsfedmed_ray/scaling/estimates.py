@@ -33,6 +33,8 @@ class PointRow:
         point: the setting.
         num_runs: measurements.
         seconds: wall time of a round: each run's median, over the runs.
+        fastest_seconds: wall time of the fastest round of all runs: what a round takes where
+            nothing else disturbs it.
         clients_per_second: client-rounds a second.
         driver_seconds: processor time of the driver in a round, likewise.
         round_bytes: bytes on the wire a round, up and down.
@@ -47,6 +49,7 @@ class PointRow:
     point: GridPoint
     num_runs: int
     seconds: Estimate
+    fastest_seconds: float
     clients_per_second: Estimate
     driver_seconds: Estimate
     round_bytes: float
@@ -83,6 +86,7 @@ def _row(point: GridPoint, runs: Sequence[Measurement]) -> PointRow:
         point=point,
         num_runs=len(runs),
         seconds=estimate([run.median_seconds for run in runs]),
+        fastest_seconds=min(min(run.round_seconds) for run in runs),
         clients_per_second=estimate([point.clients / run.median_seconds for run in runs]),
         driver_seconds=estimate([statistics.median(run.driver_seconds) for run in runs]),
         round_bytes=statistics.fmean(run.round_bytes for run in runs),

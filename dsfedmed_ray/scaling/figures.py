@@ -59,15 +59,21 @@ def _scaling(result: StudyResult) -> "Figure":
         ):
             means, widths = [v.mean for v in values], [v.half_width or 0.0 for v in values]
             panel.errorbar(places, means, widths, color=colour, marker="o", ms=4, label=label)
+        fastest = [row.fastest_seconds for row in rows]
+        seconds.plot(places, fastest, color=colour, dashes=(1, 2), marker="_", ms=8)
         for name, dashes in (("driver", (None, None)), ("worker", (4, 2))):
             _draw_memory(memory, name, rows, places, colour, dashes)
-    titles = ("seconds a round", "client-rounds a second", "peak resident memory, GiB")
+    titles = (
+        "seconds a round, dotted: fastest",
+        "client-rounds a second",
+        "peak resident memory, GiB",
+    )
     for panel, title in zip((seconds, throughput, memory), titles, strict=True):
-        _finish(panel, title, axis)
+        _finish(panel, title, axis, sorted({_place(row, axis) for row in result.rows}))
     if axis == "clients":
         seconds.set_yscale("log")
     if len({_series(row, axis) for row in result.rows}) > 1:
-        throughput.legend(frameon=False, fontsize=8)
+        throughput.legend(frameon=False, fontsize=8, loc="upper left")
     return figure
 
 
@@ -89,12 +95,15 @@ def _draw_memory(
     )
 
 
-def _finish(panel: "Axes", title: str, axis: str) -> None:
+def _finish(panel: "Axes", title: str, axis: str, places: Sequence[float]) -> None:
     panel.set_title(title, loc="left", color=INK, fontsize=10, fontweight="bold")
     panel.set_xlabel(
         {"population": "clients of the federation", "clients": "clients a round"}.get(axis, axis)
     )
     panel.set_xscale("log")
+    if axis in ("workers", "gpus"):
+        panel.set_xticks(places, [f"{place:g}" for place in places])
+        panel.minorticks_off()
     panel.margins(x=0.1)
     panel.set_ylim(0, 1.15 * panel.get_ylim()[1])
 

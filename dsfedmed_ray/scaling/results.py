@@ -129,6 +129,7 @@ _COLUMNS: dict[str, Callable[[PointRow], str]] = {
     "workers": lambda row: str(row.point.workers),
     "gpus": lambda row: str(row.point.gpus or ""),
     "s/round": lambda row: _interval(row.seconds),
+    "fastest": lambda row: f"{row.fastest_seconds:.3g}",
     "clients/s": lambda row: _interval(row.clients_per_second),
     "strong": lambda row: _percent(row.strong_efficiency),
     "weak": lambda row: _percent(row.weak_efficiency),

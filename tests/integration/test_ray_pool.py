@@ -18,11 +18,11 @@ from dsfedmed_ray.runtime.failures import FailurePolicy
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("four_cpus")]
 
 START = FlatState(np.zeros(1, np.float32), np.zeros(0, np.int64))
-HANGS, RAISES = 8, 9
+HANGS, RAISES = 8, 10  # of one home, so that the first is handed out first
 
 
 class Program:
-    """Client ``k`` gives ``k``; client 8 hangs, client 9 raises."""
+    """Client ``k`` gives ``k``; client 8 hangs, client 10 raises."""
 
     def client_name(self, client_id: int) -> str:
         return f"site_{client_id}"
@@ -82,7 +82,7 @@ def open_pool() -> Iterator[Callable[..., Any]]:
 
 def test_a_stopped_round_ends_the_clients_that_still_run(open_pool: Callable[..., Any]) -> None:
     pool = open_pool(on_client_error="stop")
-    with pytest.raises(ClientFailureError, match="'site_9' failed: ValueError: no such") as caught:
+    with pytest.raises(ClientFailureError, match="'site_10' failed: ValueError: no such") as caught:
         pool.fit_round(START, [HANGS, RAISES], round_index=0, total_weight=2)
     assert len(pool.starts) == 3  # the hanging client's worker was replaced at once
     pool.close()

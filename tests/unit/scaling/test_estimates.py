@@ -26,6 +26,7 @@ def test_a_row_takes_each_runs_median_and_the_largest_memory(
     runs = [measured(10, 1, 1.0, dice=0.5), measured(10, 1, 3.0, repeat=1, dice=0.7)]
     (row,) = rows_of(runs)
     assert (row.num_runs, row.seconds.mean) == (2, 2.0)
+    assert row.fastest_seconds == 1.0
     assert row.clients_per_second.mean == pytest.approx((10 / 1 + 10 / 3) / 2)
     assert row.driver_seconds.mean == pytest.approx(0.05)
     assert row.round_bytes == 10_000

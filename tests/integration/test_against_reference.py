@@ -17,14 +17,14 @@ from dsfedmed_ray.learning.augmentation import Augmentation
 from dsfedmed_ray.learning.foundation_adaptation import Adaptation
 from dsfedmed_ray.learning.learnability import Selection
 from dsfedmed_ray.learning.mutual_distillation import Distillation
-from dsfedmed_ray.learning.segmentation_training import SegmentationTraining
+from dsfedmed_ray.learning.segmentation_training import Pairs, SegmentationTraining
 from dsfedmed_ray.methods.dsfedmed.measure_synthesis import SynthesisChecks
 from dsfedmed_ray.methods.dsfedmed.pipeline import DSFedMed
 from dsfedmed_ray.methods.federated_training import FederatedTraining
 from dsfedmed_ray.methods.method import MethodResult, RunContext
 from dsfedmed_ray.models.generator import EmbeddedGeneratorConfig
 from dsfedmed_ray.models.litemedsam import LiteMedSAMConfig
-from dsfedmed_ray.models.segmenter import State
+from dsfedmed_ray.models.segmenter import SegmenterConfig, State
 from dsfedmed_ray.models.unet import UNetConfig
 from dsfedmed_ray.runtime.devices import role_threads
 from dsfedmed_ray.runtime.engine import RuntimeConfig, Threads
@@ -33,9 +33,9 @@ from dsfedmed_ray.runtime.local_training import LocalTraining
 SEED = 3
 LIGHTWEIGHT = UNetConfig(channels=(8, 16), num_res_units=0)
 FOUNDATION = LiteMedSAMConfig(input_size=64)
-INERT = ("net.model.0.conv.bias", "net.model.1.submodule.conv.bias")
-"""Biases before a normalisation: no output depends on them, and their gradient is rounding, which
-Adam scales up to whole steps."""
+INERT = ("net.model.0.conv.bias", "net.model.1.submodule.conv.bias", "k_proj.bias")
+"""Biases before a normalisation and of attention's keys: no output depends on them, and their
+gradient is rounding, which Adam scales up to whole steps."""
 ONE_THREAD = Threads(client=1, generator=1, foundation=1)
 
 
@@ -113,17 +113,39 @@ def run(
 
 def largest_difference(given: State, expected: State) -> float:
     assert set(given) == set(expected)
-    compared = [name for name in expected if name not in INERT]
+    compared = [name for name in expected if not name.endswith(INERT)]
     return max(float((given[n].double() - expected[n].double()).abs().max()) for n in compared)
 
 
-def check(result: MethodResult, expected: Any) -> None:
-    """Within 1e-5 everywhere, where stage 5 moved both models fifty times as far."""
+def probabilities(config: SegmenterConfig, state: State, split: SplitFederation) -> torch.Tensor:
+    """On the test images of all sites."""
+    model = config.build(num_structures=1, image_size=64, seed=SEED)
+    model.load_trainable_state(state)
+    model.eval()
+    sites = [*split.seen_sites, str(split.unseen_site)]
+    samples = [sample for site in sites for sample in split.samples(site, "test")]
+    with torch.no_grad():
+        return model(Pairs.of(samples).batch(torch.arange(len(samples)))[0]).sigmoid()
+
+
+def check(result: MethodResult, expected: Any, split: SplitFederation) -> None:
+    """Weights and probabilities within 1e-5, where stage 5 moved weights fifty times as far.
+
+    The foundation model's weights within 1e-4: Adam scales up what rounding leaves of gradients
+    near zero, and it has two thousand times the weights.
+    """
     assert result.foundation is not None
     assert largest_difference(result.rows["fedavg"], expected.federated) < 1e-5
     assert largest_difference(result.lightweight, expected.lightweight) < 1e-5
-    assert largest_difference(result.foundation, expected.foundation) < 1e-5
+    assert largest_difference(result.foundation, expected.foundation) < 1e-4
     assert largest_difference(result.lightweight, result.rows["fedavg"]) > 5e-4
+    for config, given, wanted in (
+        (LIGHTWEIGHT, result.lightweight, expected.lightweight),
+        (FOUNDATION, result.foundation, expected.foundation),
+    ):
+        found, right = (probabilities(config, state, split) for state in (given, wanted))
+        assert len(found) > 0
+        torch.testing.assert_close(found, right, atol=1e-5, rtol=0)
 
 
 def test_the_reference_selects_half_of_the_pool(expected: Any) -> None:
@@ -131,8 +153,10 @@ def test_the_reference_selects_half_of_the_pool(expected: Any) -> None:
     assert [len(kept) for kept in expected.kept] == [6, 6]
 
 
-def test_the_serial_run_matches(run: Callable[..., MethodResult], expected: Any) -> None:
-    check(run("serial"), expected)
+def test_the_serial_run_matches(
+    run: Callable[..., MethodResult], expected: Any, split: SplitFederation
+) -> None:
+    check(run("serial"), expected, split)
 
 
 @pytest.mark.ray
@@ -140,11 +164,11 @@ def test_the_serial_run_matches(run: Callable[..., MethodResult], expected: Any)
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("four_cpus")
 def test_actors_match_and_equal_the_serial_run_bit_by_bit(
-    run: Callable[..., MethodResult], expected: Any
+    run: Callable[..., MethodResult], expected: Any, split: SplitFederation
 ) -> None:
     """One actor a client, generator actors under Ray Data, and the foundation model's actor."""
     actors, serial = run("actors"), run("serial")
-    check(actors, expected)
+    check(actors, expected, split)
     for given, same in (
         (actors.lightweight, serial.lightweight),
         (actors.foundation, serial.foundation),

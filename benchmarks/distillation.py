@@ -1,16 +1,21 @@
 """How long distillation takes: this package's, and the release's loop on the same models.
 
 ``python benchmarks/distillation.py --json PATH [--size 128 256] [--precision fp32 bf16]``
+``python benchmarks/distillation.py --json PATH --one-cpu``
 
 LiteMedSAM and the embedded U-Net, random weights, 96 samples, 20 epochs, ratio 0.5, in one process
 with the same threads and number format for both. Ours runs ``--every-epochs`` epochs at a time, so
 that each stretch scores the pool once; between two stretches the release's loop runs one epoch.
 Two of its epochs are timed and both are scaled to 20. Ours without selection is timed as well.
-Times are processor time.
+Times are wall time: run it on an otherwise idle machine.
+
+``--one-cpu`` compares something else: stage 5 in one process, and with the foundation model in an
+actor that is asked ahead, both on one and the same CPU.
 """
 
 import argparse
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -35,8 +40,10 @@ from dsfedmed_ray.models.precision import arithmetic, compute_dtype
 from dsfedmed_ray.models.sam_segmenter import SamSegmenter
 from dsfedmed_ray.models.unet import UNetConfig
 from dsfedmed_ray.records import SyntheticSample
+from dsfedmed_ray.runtime.demand import Demand
 from dsfedmed_ray.runtime.engine import LocalFoundation
 from dsfedmed_ray.runtime.foundation_server import FoundationSettings
+from dsfedmed_ray.runtime.pending import FoundationHandle
 
 EPOCHS, POOL, BATCH, RATIO = 20, 96, 4, 0.5
 LEARNING_RATE, POSITIVE_WEIGHT, SUPERVISED, DIVERGENCE = 1e-4, 2.0, 0.9, 0.1
@@ -94,7 +101,7 @@ class ReleaseLoop:
 
 
 def our_exchange(
-    foundation: LocalFoundation, pool: Path, size: int, selection: Selection
+    foundation: FoundationHandle, pool: Path, size: int, selection: Selection
 ) -> LogitExchange:
     """Stage 5 as a run does it, on a pool whose embeddings are kept."""
     config = Distillation(
@@ -103,7 +110,7 @@ def our_exchange(
         positive_weight=POSITIVE_WEIGHT,
         augmentation=Augmentation(),
     )
-    foundation.call("start_distillation", config)
+    foundation.call("start_distillation", config).result()
     pairs = Pairs.of(read_synthetic(pool))
     learner = PoolLearner(
         UNetConfig().build(num_structures=1, image_size=size, seed=0),
@@ -119,10 +126,10 @@ def our_exchange(
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Seconds of processor time, in which other work on the machine does not count."""
-    started = time.process_time()
+    """Seconds of wall time."""
+    started = time.perf_counter()
     work()
-    return time.process_time() - started
+    return time.perf_counter() - started
 
 
 def timed_epoch(exchange: LogitExchange, epochs: int) -> float:
@@ -149,21 +156,28 @@ def make_pool(split: SplitFederation, folder: Path) -> None:
     write_synthetic(to_table(pairs[:POOL]), folder / "pool.parquet")
 
 
-def measure(size: int, precision: str, given: argparse.Namespace) -> dict[str, float]:
-    """Seconds of 20 epochs of each loop at one image size."""
+def settings_for(
+    size: int, precision: str, threads: int, folder: Path
+) -> tuple[SplitFederation, FoundationSettings]:
+    """Writes the pool; gives the federation it is from and the server's settings."""
     data = BrainSitesConfig(image_size=size, sequences=("t1", "pd"), pairs_per_site=100)
     split = LeaveOneSiteOut().apply(data.build())
+    make_pool(split, folder)
+    return split, FoundationSettings(
+        model=foundation_config(size),
+        split=split,
+        seed=0,
+        embeddings_folder=folder / "embeddings",
+        num_threads=threads,
+        precision=precision,
+    )
+
+
+def measure(size: int, precision: str, given: argparse.Namespace) -> dict[str, float]:
+    """Seconds of 20 epochs of each loop at one image size."""
     with tempfile.TemporaryDirectory() as folder:
         pool = Path(folder)
-        make_pool(split, pool)
-        settings = FoundationSettings(
-            model=foundation_config(size),
-            split=split,
-            seed=0,
-            embeddings_folder=pool / "embeddings",
-            num_threads=given.threads,
-            precision=precision,
-        )
+        split, settings = settings_for(size, precision, given.threads, pool)
         foundation = LocalFoundation(settings)
         embedding = timed(lambda: foundation.call("open_pool", pool))
         release = ReleaseLoop(split, pool, size, precision)
@@ -174,7 +188,7 @@ def measure(size: int, precision: str, given: argparse.Namespace) -> dict[str, f
             ours = our_exchange(foundation, pool, size, selection)
             seconds["ours"].append(timed_epoch(ours, given.every_epochs))
             whole = our_exchange(foundation, pool, size, Selection(ratio=1.0))
-            seconds["unselected"].append(timed_epoch(whole, 1))
+            seconds["unselected"].append(timed_epoch(whole, given.unselected_epochs))
     total = {name: EPOCHS * statistics.mean(values) for name, values in seconds.items()}
     return {
         "release_seconds": total["release"],
@@ -187,6 +201,41 @@ def measure(size: int, precision: str, given: argparse.Namespace) -> dict[str, f
     }
 
 
+def measure_one_cpu(size: int, precision: str, repeats: int) -> dict[str, float]:
+    """Seconds of an epoch in one process, and with the foundation model in an actor of its own.
+
+    This process and all that Ray starts share one CPU.
+    """
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    import ray
+
+    from dsfedmed_ray.runtime.foundation_actor import RemoteFoundation
+
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    with tempfile.TemporaryDirectory() as folder:
+        pool = Path(folder)
+        _, settings = settings_for(size, precision, 1, pool)
+        handles: dict[str, FoundationHandle] = {
+            "one_process": LocalFoundation(settings),
+            "actor": RemoteFoundation(settings, Demand(num_gpus=0)),
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in handles}
+        for handle in handles.values():
+            handle.call("open_pool", pool).result()
+        for _ in range(1 + repeats):
+            for name, handle in handles.items():
+                exchange = our_exchange(handle, pool, size, Selection(ratio=RATIO))
+                seconds[name].append(timed_epoch(exchange, 1))
+    ray.shutdown()
+    # The first epoch of each warms up.
+    mean = {name: statistics.mean(values[1:]) for name, values in seconds.items()}
+    return {
+        "one_process_seconds": mean["one_process"],
+        "actor_seconds": mean["actor"],
+        "actor_against_one_process": mean["actor"] / mean["one_process"],
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, required=True)
@@ -194,9 +243,16 @@ def main() -> None:
     parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"])
     parser.add_argument("--every-epochs", type=int, default=5, help="between two scorings")
     parser.add_argument("--release-epochs", type=int, default=2, help="timed of the release's loop")
+    parser.add_argument("--unselected-epochs", type=int, default=2, help="timed each time")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--one-cpu", action="store_true", help="one process against an actor")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    if given.one_cpu:
+        result = measure_one_cpu(given.size[0], given.precision[0], repeats=4)
+        print(result, flush=True)
+        given.json.write_text(json.dumps(result, indent=2) + "\n")
+        return
     result = {}
     for size in given.size:
         for precision in given.precision:

@@ -88,10 +88,11 @@ def build_experiment(config: "DictConfig") -> "Experiment":
 
     parts = ("data", "split", "foundation", "lightweight", "generator", "method", "runtime")
     values = _resolved(config)
+    models = {**values, "foundation": _model_of(values["foundation"])}
     for key, hint in (("seed", int), ("resume", bool), ("store", dict)):
         check_value(key, values[key], hint)
     for part in parts:
-        check_settings(part, values[part])
+        check_settings(part, models[part])
     run_dir = values["run"]["dir"]
     # A resumed run is the same run, so ``resume`` does not belong to the configuration it keeps.
     kept = {key: value for key, value in values.items() if key != "resume"}
@@ -101,7 +102,7 @@ def build_experiment(config: "DictConfig") -> "Experiment":
         run_dir=None if run_dir is None else Path(str(run_dir)),
         store_dir=Path(str(values["store"]["dir"])),
         resolved=OmegaConf.to_yaml(OmegaConf.create(kept)),
-        **{part: _instantiated(values[part], part) for part in parts},
+        **{part: _instantiated(models[part], part) for part in parts},
     )
 
 
@@ -112,8 +113,16 @@ def build_part(config: "DictConfig", part: str) -> Any:
         ConfigurationError: a value is missing, unknown or out of range.
     """
     node = _resolved(config)[part]
+    node = _model_of(node) if part == "foundation" else node
     check_settings(part, node)
     return _instantiated(node, part)
+
+
+def _model_of(node: Any) -> Any:
+    """The foundation model's own settings; on how many workers it adapts is no part of it."""
+    if not isinstance(node, dict):
+        return node
+    return {key: value for key, value in node.items() if key != "num_workers"}
 
 
 def _resolved(config: "DictConfig") -> dict[str, Any]:

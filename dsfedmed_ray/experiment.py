@@ -111,7 +111,8 @@ def _check_models(experiment: Experiment, split: SplitFederation) -> None:
     )
     experiment.method.check(lightweight, split, experiment.generator)
     if experiment.method.uses_foundation:
-        check_foundation(experiment.foundation, split, experiment.seed)
+        workers = experiment.runtime.foundation_workers
+        check_foundation(experiment.foundation, split, experiment.seed, num_workers=workers)
 
 
 def run_directory(experiment: Experiment, name: str) -> RunDirectory:

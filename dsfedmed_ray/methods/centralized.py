@@ -18,6 +18,7 @@ from dsfedmed_ray.learning.segmentation_training import (
 )
 from dsfedmed_ray.methods.best_state import BestState
 from dsfedmed_ray.methods.method import MODEL_FILE, MethodResult, RunContext
+from dsfedmed_ray.methods.plan_network import plan_network_on_pooled_pairs
 from dsfedmed_ray.methods.resumable import UnitResult
 from dsfedmed_ray.models.segmenter import Segmenter
 from dsfedmed_ray.models.weights import save_weights
@@ -151,6 +152,7 @@ class Centralized:
 
     def run(self, context: RunContext) -> MethodResult:
         """Trains ``context.lightweight`` on all seen sites."""
+        plan_network_on_pooled_pairs(context)
         trained = context.stage(
             STAGE,
             settings={"model": context.lightweight, "schedule": self.centralized},

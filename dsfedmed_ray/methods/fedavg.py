@@ -30,6 +30,7 @@ from dsfedmed_ray.methods.method import (
     StageOutput,
 )
 from dsfedmed_ray.methods.participation import Attendance, Participation
+from dsfedmed_ray.methods.plan_network import plan_network
 from dsfedmed_ray.methods.resumable import UnitResult
 from dsfedmed_ray.models.segmenter import Segmenter, State
 from dsfedmed_ray.models.weights import save_weights
@@ -280,6 +281,7 @@ class FedAvg:
 
     def run(self, context: RunContext) -> MethodResult:
         """Trains ``context.lightweight``."""
+        plan_network(context, self.federated)
         trained = federated_stage(context, self.federated)
         return MethodResult(
             lightweight=load_file(trained.folder / MODEL_FILE),

@@ -125,23 +125,35 @@ class RunContext:
     def foundation_server(self) -> FoundationHandle:
         """The foundation model's server."""
         if self._foundation is None:
-            settings = FoundationSettings(
-                model=self.foundation,
-                split=self.split,
-                seed=self.seed,
-                embeddings_folder=self.store.root / "embeddings",
-                precision=self.precision,
-            )
-            self._foundation = self.engine.start_foundation(settings)
+            self._foundation = self.engine.start_foundation(self.foundation_settings())
         return self._foundation
+
+    def foundation_settings(self) -> FoundationSettings:
+        """What servers of the foundation model are built from."""
+        return FoundationSettings(
+            model=self.foundation,
+            split=self.split,
+            seed=self.seed,
+            embeddings_folder=self.store.root.absolute() / "embeddings",
+            precision=self.precision,
+        )
+
+    def close_pool(self) -> None:
+        """Ends the clients' workers; the next stage that needs them starts new ones."""
+        if self._pool is not None:
+            self._pool.close()
+        self._pool = None
+
+    def close_foundation(self) -> None:
+        """Ends the foundation model's server; the next stage that needs it starts a new one."""
+        if self._foundation is not None:
+            self._foundation.close()
+        self._foundation = None
 
     def close(self) -> None:
         """Ends the pool and the foundation model's server."""
-        if self._pool is not None:
-            self._pool.close()
-        if self._foundation is not None:
-            self._foundation.close()
-        self._pool = self._foundation = None
+        self.close_pool()
+        self.close_foundation()
 
     def stage(
         self,

@@ -90,7 +90,7 @@ class GeneratorSettings:
     residual_energy: float = 0.75
     variation: float = 1.0
     upload_dtype: Literal["float16", "float32"] = "float16"
-    precision: Precision = "auto"
+    precision: Precision | Literal["fp16"] = "auto"
 
     def __post_init__(self) -> None:
         _among("masks", self.masks, ("client", "perturbed", "procedural"))

@@ -1,12 +1,16 @@
 """nnU-Net's planned U-Net through MONAI's ``DynUNet`` (Isensee et al. 2021).
 
 nnU-Net derives a network from a data set's *fingerprint*. Here each client sends five numbers,
-never an image: how many pairs it has, their median size and their pixel spacing. The server merges
-them and plans one network for everybody. What is left out of nnU-Net: deep supervision, sliding
-windows (a patch is a whole image) and its own augmentation; the round loop is the same as for
-every other segmenter, so that rows of a table differ in the model alone.
+never an image: how many pairs it has, the median size of their content and its pixel spacing. The
+server merges them and plans one network for everybody. A median over a few pairs says much about
+single ones: of one pair it is its size.
+
+What is left out of nnU-Net: deep supervision, sliding windows (a patch is a whole image) and its
+own augmentation; the round loop is the same as for every other segmenter, so that rows of a table
+differ in the model alone.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
@@ -20,7 +24,7 @@ from torch.nn import functional
 from dsfedmed_ray.errors import ConfigurationError
 from dsfedmed_ray.models.monai_import import monai_module
 from dsfedmed_ray.models.segmenter import Segmenter
-from dsfedmed_ray.records import Sample
+from dsfedmed_ray.records import ImageArray, Sample
 from dsfedmed_ray.seeding import named_torch_stream
 
 MIN_EDGE_PX = 4
@@ -35,9 +39,10 @@ class Fingerprint:
 
     Attributes:
         num_pairs: how many image-mask pairs.
-        height_px: median image height, pixels.
-        width_px: median image width, pixels.
-        row_spacing_mm: distance between rows; only its ratio to the other one matters.
+        height_px: median height of the content, pixels of the fitted images.
+        width_px: median width of the content.
+        row_spacing_mm: distance between rows; only its ratio to the other one matters. Fitting
+            keeps an image's aspect, and files do not tell their spacing: 1 unless it is given.
         column_spacing_mm: distance between columns.
     """
 
@@ -74,14 +79,14 @@ def fingerprint_of(
     """One client's fingerprint.
 
     Args:
-        samples: its pairs, as loaded.
+        samples: its pairs, as loaded: fitted into a square.
         row_spacing_mm: of its scanner, where known.
         column_spacing_mm: likewise.
 
     Raises:
         ConfigurationError: there is no sample.
     """
-    sizes = [sample.image.shape[:2] for sample in samples]
+    sizes = [content_size(sample.image) for sample in samples]
     height, width = np.median(sizes, axis=0) if sizes else (0, 0)
     return Fingerprint(
         num_pairs=len(sizes),
@@ -90,6 +95,19 @@ def fingerprint_of(
         row_spacing_mm=row_spacing_mm,
         column_spacing_mm=column_spacing_mm,
     )
+
+
+def content_size(image: ImageArray) -> tuple[int, int]:
+    """Rows and columns of an image without the borders of zeros, to which nnU-Net crops.
+
+    Here these are mostly what an image was padded with to make it a square. An image of zeros alone
+    keeps its size.
+    """
+    filled = image.any(axis=2)
+    rows, columns = np.flatnonzero(filled.any(axis=1)), np.flatnonzero(filled.any(axis=0))
+    if not len(rows):
+        return filled.shape[0], filled.shape[1]
+    return int(rows[-1] - rows[0] + 1), int(columns[-1] - columns[0] + 1)
 
 
 def merge_fingerprints(fingerprints: Sequence[Fingerprint]) -> Fingerprint:
@@ -131,8 +149,8 @@ class NnUNetConfig:
     """A U-Net planned from a fingerprint.
 
     Attributes:
-        fingerprint: of the federation; None plans for square pixels at the run's image size,
-            which is what images are after loading.
+        fingerprint: of the federation, which a run asks its clients for; None plans for content
+            that fills the run's images.
         base_channels: channels of the finest level (nnU-Net: 32), doubled at each next one.
         max_channels: upper bound of that (nnU-Net in 2D: 512).
     """
@@ -152,13 +170,17 @@ class NnUNetConfig:
         """The network for images of a size.
 
         Raises:
-            ConfigurationError: the images are too small to be halved twice.
+            ConfigurationError: the images, or what they hold, are too small to be halved twice.
         """
-        strides = plan_strides((image_size, image_size), self._spacing(image_size))
+        own = self.fingerprint or Fingerprint(
+            num_pairs=1, height_px=image_size, width_px=image_size
+        )
+        content = (math.ceil(own.height_px), math.ceil(own.width_px))
+        strides = plan_strides(content, (own.row_spacing_mm, own.column_spacing_mm))
         if len(strides) < 3:
             raise ConfigurationError(
-                f"image_size {image_size} is too small for a planned U-Net; "
-                f"use at least {4 * MIN_EDGE_PX} pixels"
+                f"image_size {image_size} is too small for a planned U-Net (content of "
+                f"{content[0]} x {content[1]} pixels); use at least {4 * MIN_EDGE_PX} pixels"
             )
         channels = [min(self.base_channels * 2**i, self.max_channels) for i in range(len(strides))]
         return Plan(tuple(strides), tuple(channels))
@@ -183,16 +205,6 @@ class NnUNetConfig:
             )
         reduction = np.prod(plan.strides, axis=0)
         return NnUNetSegmenter(net, (int(reduction[0]), int(reduction[1])))
-
-    def _spacing(self, image_size: int) -> tuple[float, float]:
-        """Of the pixels after images were resized to a square."""
-        if self.fingerprint is None:
-            return 1.0, 1.0
-        own = self.fingerprint
-        return (
-            own.row_spacing_mm * own.height_px / image_size,
-            own.column_spacing_mm * own.width_px / image_size,
-        )
 
 
 def plan_strides(

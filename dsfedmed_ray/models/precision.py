@@ -5,8 +5,9 @@ from typing import Any, Literal
 
 import torch
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+Precision = Literal["auto", "fp32", "bf16"]
+PRECISIONS = ("auto", "fp32", "bf16")
+"""Of a foundation model. Its gradients would underflow in float16, which generators have too."""
 
 
 def compute_dtype(precision: str, device: torch.device) -> torch.dtype:

@@ -6,7 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.optim import Optimizer
 
 from dsfedmed_ray.accounting.communication import payload_bytes
@@ -27,6 +29,7 @@ from dsfedmed_ray.learning.segmentation_training import (
 )
 from dsfedmed_ray.learning.wire import WireDtype, from_wire, to_wire
 from dsfedmed_ray.models.generator import Generator
+from dsfedmed_ray.models.nnunet import fingerprint_of
 from dsfedmed_ray.models.segmenter import SegmenterConfig
 from dsfedmed_ray.records import Sample
 from dsfedmed_ray.runtime.client_program import FitOrder, FitResult
@@ -160,6 +163,11 @@ class Hospital:
             metrics={"loss": loss},
             num_uplink_bytes=payload_bytes(state),
         )
+
+    def fingerprint(self, client_id: int) -> NDArray[np.float64]:
+        """Aggregate statistics of the client's training pairs, five numbers to plan a model."""
+        samples = self._settings.split.samples(self.client_name(client_id), "train")
+        return fingerprint_of(samples).to_array()
 
     def tune_generator(self, client_id: int) -> GeneratorUpload:
         """Fine-tunes a ControlNet on the client's training pairs (stage 1)."""

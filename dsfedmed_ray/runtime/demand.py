@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from dsfedmed_ray.errors import ConfigurationError
+from dsfedmed_ray.errors import ConfigurationError, ResourceError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +41,24 @@ class Demand:
 
 
 def resolve_gpu_fractions(
-    foundation: Demand, client: Demand, num_clients: int, num_cluster_gpus: float
+    foundation: Demand,
+    client: Demand,
+    num_clients: int,
+    num_cluster_gpus: float,
+    num_foundation_workers: int = 1,
 ) -> tuple[Demand, Demand]:
     """Replaces ``auto`` by numbers.
 
-    On one GPU the foundation actor takes half and the clients share the other half; on more, the
-    foundation actor has a GPU of its own and the clients share the rest.
+    On one GPU the foundation actor takes half and the clients share the other half. On more, the
+    foundation actor has a GPU of its own, as has each worker of a shared adaptation; the clients
+    share the rest.
+
+    Raises:
+        ResourceError: workers of a shared adaptation would not have a whole GPU each, or nothing
+            would be left to the clients.
     """
+    if num_foundation_workers > 1:
+        _check_whole_gpus(foundation, client, num_cluster_gpus, num_foundation_workers)
     if num_cluster_gpus <= 0:
         share_foundation = share_client = 0.0
     elif num_cluster_gpus <= 1:
@@ -55,8 +66,29 @@ def resolve_gpu_fractions(
         share_client = _rounded_down(0.5 * num_cluster_gpus / num_clients)
     else:
         share_foundation = 1.0
-        share_client = min(1.0, _rounded_down((num_cluster_gpus - 1.0) / num_clients))
+        rest = num_cluster_gpus - num_foundation_workers
+        share_client = min(1.0, _rounded_down(rest / num_clients))
     return _with_gpus(foundation, share_foundation), _with_gpus(client, share_client)
+
+
+def _check_whole_gpus(
+    foundation: Demand, client: Demand, num_cluster_gpus: float, num_workers: int
+) -> None:
+    gpus = foundation.num_gpus
+    if gpus == "auto" and num_cluster_gpus > 0:
+        needed = num_workers + (1 if client.num_gpus == "auto" else 0)
+        if num_cluster_gpus < needed:
+            raise ResourceError(
+                f"foundation.num_workers={num_workers} needs {num_workers} GPUs and leaves "
+                f"{num_cluster_gpus - num_workers:g} of {num_cluster_gpus:g} to the clients; lower "
+                "it, or set runtime.resources.foundation.num_gpus or "
+                "runtime.resources.client.num_gpus to 0"
+            )
+    if gpus != "auto" and gpus % 1:
+        raise ResourceError(
+            f"runtime.resources.foundation.num_gpus is {gpus:g}, and the workers of "
+            f"foundation.num_workers={num_workers} cannot share a GPU; use whole GPUs or 0"
+        )
 
 
 def _rounded_down(fraction: float) -> float:

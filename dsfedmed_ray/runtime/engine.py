@@ -10,6 +10,7 @@ import torch
 from dsfedmed_ray.errors import ConfigurationError
 from dsfedmed_ray.learning.wire import WIRE_DTYPES, WireDtype
 from dsfedmed_ray.models.precision import PRECISIONS, Precision
+from dsfedmed_ray.runtime.adaptation_order import AdaptationOrder, AdaptationSteps
 from dsfedmed_ray.runtime.availability import Availability
 from dsfedmed_ray.runtime.client import HospitalBuilder
 from dsfedmed_ray.runtime.client_pool import ClientPool, Note, SerialPool
@@ -76,10 +77,12 @@ class RuntimeConfig:
         num_workers: workers of a pool; None is one a CPU.
         chunk_size: clients a task; None chooses by guided self-scheduling.
         threads: torch threads by role.
-        precision: of the foundation model: ``fp32``, ``bf16``, ``fp16``, or ``auto`` for bfloat16
-            where the hardware computes in it.
+        precision: of the foundation model: ``fp32``, ``bf16``, or ``auto`` for bfloat16 where the
+            hardware computes in it.
         wire_dtype: number format of states that travel in the rounds: ``float32``, or the
             difference to what the receiver holds in ``float16`` or ``bfloat16``.
+        foundation_workers: processes that adapt the foundation model together, through Ray Train;
+            1 leaves it to its one process.
         resources: what actors ask of Ray.
         failures: what happens on failures.
         address: a running cluster; None starts Ray on this machine for this run.
@@ -96,6 +99,7 @@ class RuntimeConfig:
     threads: Threads = field(default_factory=Threads)
     precision: Precision = "auto"
     wire_dtype: WireDtype = "float32"
+    foundation_workers: int = 1
     resources: Resources = field(default_factory=Resources)
     failures: FailurePolicy = field(default_factory=FailurePolicy)
     address: str | None = None
@@ -112,7 +116,17 @@ class RuntimeConfig:
             )
         if self.precision not in PRECISIONS:
             raise ConfigurationError(
-                f"runtime.precision is {self.precision!r}; allowed: {', '.join(PRECISIONS)}"
+                f"runtime.precision is {self.precision!r}; allowed: {', '.join(PRECISIONS)} "
+                "(the foundation model trains, and gradients underflow in float16)"
+            )
+        if self.foundation_workers < 1:
+            raise ConfigurationError(
+                f"foundation.num_workers is {self.foundation_workers}; at least 1"
+            )
+        if self.clients == "serial" and self.foundation_workers > 1:
+            raise ConfigurationError(
+                f"foundation.num_workers is {self.foundation_workers}, but runtime.clients=serial "
+                "runs without Ray; use pool or actors, or foundation.num_workers=1"
             )
         if self.wire_dtype not in WIRE_DTYPES:
             raise ConfigurationError(
@@ -145,6 +159,10 @@ class Engine(Protocol):
 
     def start_foundation(self, settings: FoundationSettings) -> FoundationHandle:
         """Starts the foundation model's server."""
+        ...
+
+    def adapt(self, order: AdaptationOrder) -> AdaptationSteps:
+        """Adapts the foundation model on several workers, an epoch a step."""
         ...
 
     def generate(self, order: GenerationOrder) -> None:
@@ -198,6 +216,10 @@ class SerialEngine:
                 num_gpus=_gpus_here(self._config.resources.foundation),
             )
         )
+
+    def adapt(self, order: AdaptationOrder) -> AdaptationSteps:
+        """See :class:`Engine`; the configuration refuses several workers without Ray."""
+        raise RuntimeError("several workers need Ray")
 
     def generate(self, order: GenerationOrder) -> None:
         """See :class:`Engine`."""

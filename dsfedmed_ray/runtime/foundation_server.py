@@ -22,7 +22,9 @@ from dsfedmed_ray.data.synthetic_samples import read_synthetic
 from dsfedmed_ray.errors import ConfigurationError
 from dsfedmed_ray.evaluation.evaluator import score
 from dsfedmed_ray.learning.foundation_adaptation import (
+    WHOLE_BATCH,
     Adaptation,
+    BatchShare,
     adapt_one_epoch,
     shift_to_prior,
 )
@@ -60,15 +62,30 @@ class FoundationSettings:
     embed_batch_size: int = 8
 
 
-def check_foundation(config: SegmenterConfig, split: SplitFederation, seed: int) -> None:
+def check_foundation(
+    config: SegmenterConfig, split: SplitFederation, seed: int, *, num_workers: int = 1
+) -> None:
     """Builds a foundation model's shapes, without its weights' memory, and reads its file's.
 
     Raises:
         CheckpointError: the weights are missing, of another hash or of other shapes.
-        ConfigurationError: the model does not fit the federation, or has no frozen part.
+        ConfigurationError: the model does not fit the federation, has no frozen part, or several
+            workers cannot share its adaptation.
     """
     with torch.device("meta"):
-        _built(config, split, seed)
+        model = _built(config, split, seed)
+    if num_workers > 1:
+        _check_shareable(model.train())
+
+
+def _check_shareable(model: FoundationSegmenter) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.BatchNorm2d) and module.training:
+            raise ConfigurationError(
+                f"{name} of the foundation model counts statistics of whole batches, which "
+                "foundation.num_workers > 1 divides; set foundation.fixed_statistics=true, train "
+                "less of it with foundation.trainable, or use one worker"
+            )
 
 
 def _built(config: SegmenterConfig, split: SplitFederation, seed: int) -> FoundationSegmenter:
@@ -98,6 +115,8 @@ class FoundationServer:
         self._masks = torch.empty(0)
         self._optimizer: torch.optim.Optimizer | None = None
         self._adaptation: Adaptation | None = None
+        self._adapted: torch.nn.Module | None = None
+        self._share = WHOLE_BATCH
         self._learner: PoolLearner | None = None
 
     def open_pool(self, synthetic_folder: Path) -> int:
@@ -129,21 +148,34 @@ class FoundationServer:
         parameters = [p for p in self._model.parameters() if p.requires_grad]
         self._optimizer = torch.optim.Adam(parameters, lr=config.learning_rate)
         self._adaptation = config
+        self._adapted, self._share = self._decoder(), WHOLE_BATCH
+
+    def join_adaptation(
+        self, share: BatchShare, distribute: Callable[[torch.nn.Module], torch.nn.Module]
+    ) -> None:
+        """Makes this server one of several that adapt together, after :meth:`start_adaptation`.
+
+        Args:
+            share: its part of every batch.
+            distribute: wraps the trained part so that gradients are averaged over the workers.
+        """
+        self._adapted, self._share = distribute(self._decoder()), share
 
     def adapt_epoch(self, epoch: int) -> float:
-        """One epoch of stage 4; gives the mean loss."""
-        if self._optimizer is None or self._adaptation is None:
+        """One epoch of stage 4; gives the mean loss of this server's share."""
+        if self._optimizer is None or self._adaptation is None or self._adapted is None:
             raise RuntimeError("adapt_epoch() before start_adaptation()")
         self._model.train()
         with role_threads(self._settings.num_threads):
             return adapt_one_epoch(
-                self._decoder(),
+                self._adapted,
                 self._optimizer,
                 self._pool(),
                 self._masks,
                 self._adaptation,
                 epoch,
                 torch_generator(self._settings.seed, "adapt_foundation", epoch),
+                self._share,
             )
 
     def start_distillation(self, config: Distillation) -> None:
@@ -173,12 +205,6 @@ class FoundationServer:
         with role_threads(self._settings.num_threads):
             return self._distilling().finish(other_logits, counted)
 
-    def targets(self, indices: Tensor) -> Tensor:
-        """Logits of pool samples without keeping a graph, for one-way distillation."""
-        with self._computing(), torch.no_grad():
-            self._model.eval()
-            return self._model.decode(self._pool()[indices].to(self._device).float()).cpu()
-
     def trainable_state(self) -> State:
         """The trained part, on the CPU."""
         return {name: value.cpu().clone() for name, value in self._model.trainable_state().items()}
@@ -191,7 +217,8 @@ class FoundationServer:
         """Everything a running stage needs to go on: the trained part and the optimiser."""
         if self._optimizer is None:
             raise RuntimeError("no stage was started")
-        return {"model": self.trainable_state(), "optimizer": self._optimizer.state_dict()}
+        # On the CPU: who keeps it may see no GPU.
+        return {"model": self.trainable_state(), "optimizer": _on_cpu(self._optimizer.state_dict())}
 
     def restore_progress(self, content: dict[str, Any]) -> None:
         """Goes on from :meth:`progress_state`, after the stage was started."""
@@ -242,6 +269,14 @@ class FoundationServer:
             arithmetic(self._settings.precision, self._device),
         ):
             yield
+
+
+def _on_cpu(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.cpu()
+    if isinstance(value, dict):
+        return {key: _on_cpu(item) for key, item in value.items()}
+    return [_on_cpu(item) for item in value] if isinstance(value, list) else value
 
 
 class _Decoder(torch.nn.Module):

@@ -115,12 +115,15 @@ def keep_data_inside(context: "DataContext") -> None:
         context.scheduling_strategy_large_args = strategy
 
 
-def require_possible(what: str, demands: Sequence[Demand]) -> None:
+def require_possible(
+    what: str, demands: Sequence[Demand], lower: str = "runtime.resources or runtime.num_workers"
+) -> None:
     """Checks that the cluster, empty, could hold a group of actors.
 
     Args:
         what: names the group in messages.
         demands: one an actor, ``auto`` resolved.
+        lower: the settings that ask for less.
 
     Raises:
         ResourceError: it never can.
@@ -135,8 +138,7 @@ def require_possible(what: str, demands: Sequence[Demand]) -> None:
         if amount > have.get(name, 0.0) + 1e-6:
             raise ResourceError(
                 f"{what} ask for {amount:g} {name} in all ({len(bundles)} actors), the cluster has "
-                f"{have.get(name, 0.0):g}; lower runtime.resources or runtime.num_workers, or add "
-                "nodes"
+                f"{have.get(name, 0.0):g}; lower {lower}, or add nodes"
             )
 
 

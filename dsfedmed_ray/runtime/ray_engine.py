@@ -13,6 +13,7 @@ import ray
 
 from dsfedmed_ray import __version__
 from dsfedmed_ray.errors import ResourceError
+from dsfedmed_ray.runtime.adaptation_order import AdaptationOrder, AdaptationSteps
 from dsfedmed_ray.runtime.client import HospitalBuilder
 from dsfedmed_ray.runtime.client_pool import ClientPool, Note
 from dsfedmed_ray.runtime.cluster_check import check_cluster, check_project_version
@@ -23,6 +24,7 @@ from dsfedmed_ray.runtime.foundation_server import FoundationSettings
 from dsfedmed_ray.runtime.pending import FoundationHandle
 from dsfedmed_ray.runtime.placement import Placement, require_possible
 from dsfedmed_ray.runtime.ray_pool import RayPool
+from dsfedmed_ray.runtime.shared_adaptation import adapt_on_workers, check_workers
 from dsfedmed_ray.runtime.synthetic_store import GenerationOrder, generate_on_ray
 
 ACTOR_BYTES = 700 * 2**20
@@ -124,7 +126,11 @@ class RayEngine:
         num_gpus = cluster.get("GPU", 0.0)
         resources = config.resources
         self._foundation_demand, self._client_demand = resolve_gpu_fractions(
-            resources.foundation, resources.client, self._num_workers, num_gpus
+            resources.foundation,
+            resources.client,
+            self._num_workers,
+            num_gpus,
+            config.foundation_workers,
         )
         # The foundation actor starts after stage 2, so generators may have its share.
         share = self._foundation_demand.num_gpus if num_gpus else 0.0
@@ -135,6 +141,8 @@ class RayEngine:
         )
         require_possible("clients", [self._client_demand] * self._num_workers)
         require_possible("the foundation model", [self._foundation_demand])
+        if config.foundation_workers > 1:
+            check_workers(self._foundation_demand, config.foundation_workers)
         kind = "one actor a client" if self._pinned else "virtual clients on a pool"
         note(
             f"Ray: {self._num_workers} client actors ({kind}), {cluster['CPU']:g} CPUs, "
@@ -160,14 +168,18 @@ class RayEngine:
 
     def start_foundation(self, settings: FoundationSettings) -> FoundationHandle:
         """See :class:`~dsfedmed_ray.runtime.engine.Engine`."""
-        demand = self._foundation_demand
-        return RemoteFoundation(
-            replace(
-                settings,
-                num_threads=self._config.threads.foundation,
-                num_gpus=float(demand.num_gpus),
-            ),
-            demand,
+        return RemoteFoundation(self._placed(settings), self._foundation_demand)
+
+    def adapt(self, order: AdaptationOrder) -> AdaptationSteps:
+        """See :class:`~dsfedmed_ray.runtime.engine.Engine`."""
+        placed = replace(order, settings=self._placed(order.settings))
+        return adapt_on_workers(placed, self._foundation_demand)
+
+    def _placed(self, settings: FoundationSettings) -> FoundationSettings:
+        return replace(
+            settings,
+            num_threads=self._config.threads.foundation,
+            num_gpus=float(self._foundation_demand.num_gpus),
         )
 
     def generate(self, order: GenerationOrder) -> None:

@@ -32,6 +32,11 @@ def trial_bundles(
         ResourceError: no trial can ever be placed.
     """
     gpus = cluster.get("GPU", 0.0)
+    if runtime.foundation_workers > 1:
+        raise ConfigurationError(
+            f"foundation.num_workers is {runtime.foundation_workers}, and Ray Train would place "
+            "workers outside of what a trial reserves; set foundation.num_workers=1 in a study"
+        )
     if runtime.clients == "auto":
         raise ConfigurationError(
             "runtime.clients is 'auto', which a trial cannot reserve; allowed in a study: serial, "

@@ -48,6 +48,12 @@ def test_the_split_follows_seed_and_data() -> None:
     assert built.split.unseen_site == "t2_a"
 
 
+def test_the_number_of_workers_is_one_key() -> None:
+    built = build_experiment(compose(["foundation.num_workers=2"]))
+    assert built.method.adaptation.num_workers == 2  # type: ignore[attr-defined]
+    assert built.runtime.foundation_workers == 2
+
+
 def test_numbers_of_the_toy_size() -> None:
     built = build_experiment(compose(["experiment=embedded", "size=toy", "schedule.rounds=3"]))
     assert built.method.federated.rounds == 3  # type: ignore[attr-defined]
@@ -87,6 +93,19 @@ def test_what_does_not_compose_is_named(overrides: list[str], message: str) -> N
         ),
         (["lightweight.channels=3"], r"^lightweight\.channels is 3; expected a list$"),
         (["runtime.clients=some"], r"runtime\.clients is 'some'; allowed: serial, actors, pool"),
+        (
+            ["runtime.precision=fp16"],
+            r"runtime\.precision is 'fp16'; allowed: auto, fp32, bf16 .* underflow in float16",
+        ),
+        (
+            ["foundation.num_workers=3"],
+            r"batch_size is 4, which foundation\.num_workers=3 cannot share evenly; make it",
+        ),
+        (
+            ["foundation.num_workers=2", "runtime.clients=serial"],
+            r"num_workers is 2, but runtime\.clients=serial runs without Ray; use pool or actors",
+        ),
+        (["method=fedavg", "foundation.num_workers=0"], r"^foundation\.num_workers is 0; at least"),
         (["method.federated.rounds=0"], r"method\.federated\.rounds is 0; at least 1"),
         (["+method.federated.speed=1"], r"method\.federated\.speed is not a key; .* has: rounds, "),
         (["run.dir=${nothing}"], "nothing"),

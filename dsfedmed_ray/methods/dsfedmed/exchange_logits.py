@@ -16,7 +16,7 @@ from dsfedmed_ray.methods.dsfedmed.select_samples import (
     whole_pool,
 )
 from dsfedmed_ray.records import Transfer
-from dsfedmed_ray.runtime.pending import FoundationHandle, Pending
+from dsfedmed_ray.runtime.pending import Done, FoundationHandle, Pending
 from dsfedmed_ray.seeding import named_torch_stream, torch_generator
 
 STAGE = "distill_mutually"
@@ -52,6 +52,7 @@ class LogitExchange:
         self._config = config
         self._selection = selection
         self._seed = seed
+        self._targets: Tensor | None = None  # one way, the foundation model's never change
 
     def epoch(self, epoch: int) -> dict[str, float]:
         """Scores where they are due and one pass over the kept samples; gives what happened."""
@@ -70,7 +71,7 @@ class LogitExchange:
     def _kept(self, epoch: int) -> Tensor:
         if needs_scores(self._selection, epoch):
             self.scores = score_pool(
-                self._foundation,
+                self._pool_logits(),
                 self._learner,
                 self._masks,
                 self._selection,
@@ -110,7 +111,17 @@ class LogitExchange:
 
     def _served(self, batches: Sequence[Tensor], step: int) -> Pending:
         """The foundation model's logits of a batch, with a graph where it learns too."""
-        return self._foundation.call("begin" if self._config.mutual else "targets", batches[step])
+        if self._config.mutual:
+            return self._foundation.call("begin", batches[step])
+        return Done(self._pool_logits().result()[batches[step]])
+
+    def _pool_logits(self) -> Pending:
+        """The foundation model's logits of the pool; where it does not learn, asked for once."""
+        if self._config.mutual:
+            return self._foundation.call("pool_logits")
+        if self._targets is None:
+            self._targets = self._foundation.call("pool_logits").result()
+        return Done(self._targets)
 
     def _counted(self, foundation: Tensor, own: Tensor, rows: Tensor) -> Tensor | None:
         if self._selection.rule != "authors_batch":

@@ -34,6 +34,7 @@ from dsfedmed_ray.methods.method import (
     RunContext,
     StageOutput,
 )
+from dsfedmed_ray.methods.plan_network import plan_network
 from dsfedmed_ray.models.segmenter import Segmenter, State
 
 SYNTHETIC_ROW = "fedavg_synthetic"
@@ -84,6 +85,7 @@ class DSFedMed:
 
     def run(self, context: RunContext) -> MethodResult:
         """Runs the five stages."""
+        plan_network(context, self.federated)
         uploads = self._tune_generators(context)
         synthetic = self._synthesize(context, uploads)
         quality = self._measure_synthesis(context, uploads, synthetic)

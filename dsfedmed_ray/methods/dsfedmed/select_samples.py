@@ -5,12 +5,12 @@ from torch import Tensor
 
 from dsfedmed_ray.learning.learnability import Selection, learnability_scores, select
 from dsfedmed_ray.learning.mutual_distillation import PoolLearner
-from dsfedmed_ray.runtime.pending import FoundationHandle
+from dsfedmed_ray.runtime.pending import Pending
 from dsfedmed_ray.seeding import torch_generator
 
 
 def score_pool(
-    foundation: FoundationHandle,
+    foundation_logits: Pending,
     lightweight: PoolLearner,
     masks: Tensor,
     selection: Selection,
@@ -19,12 +19,11 @@ def score_pool(
     """Learnability scores of the whole pool, from one forward pass of each model.
 
     The foundation model needs its decoder only: its embeddings are kept. Both models work at the
-    same time where they are in different processes.
+    same time where they are in different processes: its logits may be on their way.
     """
-    pending = foundation.call("pool_logits")
     lightweight_logits = lightweight.pool_logits()
     return learnability_scores(
-        pending.result(),
+        foundation_logits.result(),
         lightweight_logits,
         masks.float(),
         reliability_weight=selection.reliability_weight,

@@ -7,7 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from dsfedmed_ray.errors import ConfigurationError
-from dsfedmed_ray.learning.foundation_adaptation import Adaptation, adapt_one_epoch, shift_to_prior
+from dsfedmed_ray.learning.foundation_adaptation import (
+    Adaptation,
+    BatchShare,
+    adapt_one_epoch,
+    shift_to_prior,
+)
 from dsfedmed_ray.seeding import torch_generator
 
 
@@ -86,3 +91,28 @@ def test_impossible_settings(name: str) -> None:
         ConfigurationError, match=rf"method\.adaptation\.{name} is 0; it must be positive"
     ):
         Adaptation(**{name: 0})
+
+
+def test_two_workers_share_a_batch() -> None:
+    """Of five rows worker 0 has three, worker 1 two: weights 3 * 2 / 5 and 2 * 2 / 5.
+
+    Losses of 1 to 5 have means of 3 (1, 3, 5) and 3 (2, 4); half of 1.2 * 3 + 0.8 * 3 is 3 again.
+    """
+    batch = torch.tensor([1, 2, 3, 4, 5])
+    (even, weight_0), (odd, weight_1) = (BatchShare(rank, 2).of(batch) for rank in (0, 1))
+    assert (even.tolist(), odd.tolist()) == ([1, 3, 5], [2, 4])
+    assert (weight_0, weight_1) == pytest.approx((1.2, 0.8))
+    whole, weight = BatchShare().of(batch)
+    assert (whole.tolist(), weight) == (batch.tolist(), 1.0)
+
+
+def test_a_worker_without_a_row_counts_nothing() -> None:
+    row, weight = BatchShare(rank=1, num_workers=2).of(torch.tensor([7]))
+    assert (row.tolist(), weight) == ([7], 0.0)
+
+
+def test_a_batch_is_shared_evenly() -> None:
+    with pytest.raises(ConfigurationError, match=r"batch_size is 4, .* num_workers=3 cannot share"):
+        Adaptation(num_workers=3)
+    with pytest.raises(ConfigurationError, match=r"foundation.num_workers is 0; at least 1"):
+        Adaptation(num_workers=0)

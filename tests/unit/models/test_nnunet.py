@@ -8,6 +8,7 @@ from dsfedmed_ray.errors import ConfigurationError
 from dsfedmed_ray.models.nnunet import (
     Fingerprint,
     NnUNetConfig,
+    content_size,
     fingerprint_of,
     merge_fingerprints,
     plan_strides,
@@ -36,10 +37,28 @@ def test_channels_double_up_to_a_bound() -> None:
     assert plan.channels == (32, 64, 128, 256, 512, 512, 512, 512)
 
 
-def test_resizing_to_a_square_changes_the_spacing() -> None:
-    """Images of 100 x 400 pixels at 1 mm become square with pixels of 100 x 400 parts."""
-    wide = Fingerprint(num_pairs=1, height_px=100, width_px=400)
-    assert NnUNetConfig(fingerprint=wide).plan(64).strides[1] == (2, 1)
+def test_the_content_is_planned_for_not_its_padding() -> None:
+    """16 x 64 of 64 x 64 pixels: 16, 8, 4 and 64, 32, 16, 8, 4, the last two for columns alone.
+
+    After two common halvings the rows' spacing is 4 against the columns' 4; rows of 4 pixels stay.
+    Columns alone go from 16 to 8, but 8 is below 12.
+    """
+    wide = Fingerprint(num_pairs=1, height_px=16, width_px=64)
+    strides = NnUNetConfig(fingerprint=wide).plan(64).strides
+    assert strides == ((1, 1), (2, 2), (2, 2), (1, 2))
+    model = NnUNetConfig(fingerprint=wide, base_channels=4).build(
+        num_structures=1, image_size=64, seed=0
+    )
+    assert model.reduction == (4, 8)
+    assert model(torch.rand(1, 3, 64, 64)).shape == (1, 1, 64, 64)
+
+
+def test_borders_of_zeros_are_no_content() -> None:
+    """Rows 2 to 5 and columns 1 to 7, a zero inside included; an empty image keeps its size."""
+    image = np.zeros((8, 9, 3), np.uint8)
+    image[2, 1, 0] = image[5, 7, 2] = 9
+    assert content_size(image) == (4, 7)
+    assert content_size(np.zeros((8, 9, 3), np.uint8)) == (8, 9)
 
 
 def test_logits_have_the_images_size() -> None:
@@ -76,7 +95,7 @@ def test_fingerprint_of_a_client() -> None:
     samples = [
         Sample(
             sample_id=str(index),
-            image=np.zeros((height, width, 3), np.uint8),
+            image=np.ones((height, width, 3), np.uint8),
             mask=np.zeros((height, width, 1), np.uint8),
         )
         for index, (height, width) in enumerate([(8, 8), (8, 16), (32, 16)])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dsfedmed_ray.errors import ConfigurationError
+from dsfedmed_ray.errors import ConfigurationError, ResourceError
 from dsfedmed_ray.runtime.demand import Demand, resolve_gpu_fractions
 
 
@@ -66,3 +66,20 @@ def test_bundles_leave_zeros_out() -> None:
 def test_impossible_demands(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         Demand(**changes)  # type: ignore[arg-type]
+
+
+def test_workers_of_a_shared_adaptation_have_a_gpu_each() -> None:
+    """Of four GPUs three workers take three; two clients share the last one."""
+    foundation, client = resolve_gpu_fractions(Demand(), Demand(), 2, 4.0, 3)
+    assert (foundation.num_gpus, client.num_gpus) == (1.0, 0.5)
+    foundation, client = resolve_gpu_fractions(Demand(), Demand(), 2, 0.0, 3)
+    assert (foundation.num_gpus, client.num_gpus) == (0.0, 0.0)
+
+
+def test_gpus_that_are_not_enough_for_the_workers() -> None:
+    with pytest.raises(ResourceError, match=r"num_workers=2 needs 2 GPUs and leaves 0 of 2 to the"):
+        resolve_gpu_fractions(Demand(), Demand(), 2, 2.0, 2)
+    without = Demand(num_gpus=0)
+    assert resolve_gpu_fractions(Demand(), without, 2, 2.0, 2)[0].num_gpus == 1.0
+    with pytest.raises(ResourceError, match=r"num_gpus is 0.5, .* use whole GPUs or 0"):
+        resolve_gpu_fractions(Demand(num_gpus=0.5), Demand(), 2, 2.0, 2)

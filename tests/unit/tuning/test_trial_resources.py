@@ -51,6 +51,12 @@ def test_what_can_never_be_placed_is_refused() -> None:
         trial_bundles(TrialPlacement(num_gpus=2), SERIAL, 4, {"CPU": 2.0})
 
 
+def test_a_trial_has_one_process_of_the_foundation_model() -> None:
+    runtime = RuntimeConfig(clients="pool", foundation_workers=2)
+    with pytest.raises(ConfigurationError, match=r"num_workers is 2, .* num_workers=1 in a study"):
+        trial_bundles(TrialPlacement(), runtime, 4, {"CPU": 8.0})
+
+
 def test_what_is_left_open_cannot_be_reserved() -> None:
     with pytest.raises(ConfigurationError, match=r"'auto', which a trial cannot reserve; allowed"):
         trial_bundles(TrialPlacement(), RuntimeConfig(), 4, {"CPU": 2.0})

@@ -13,7 +13,6 @@ from typing import Any
 
 import ray
 import torch
-from ray.exceptions import RayActorError
 from ray.util.placement_group import get_current_placement_group
 from ray.util.queue import Empty, Queue
 
@@ -89,7 +88,7 @@ def _next(epochs: Queue, training: "_Training") -> tuple[float, dict[str, Any]]:
             return loss, progress
         except Empty:
             if not training.is_alive():
-                raise training.reason() from training.error
+                raise failure_of(training.error) from training.error
 
 
 class _Training(threading.Thread):
@@ -129,17 +128,24 @@ class _Training(threading.Thread):
             except (TrainingFailedError, ray.exceptions.RayError) as error:
                 self.error = error
 
-    def reason(self) -> BaseException:
-        """Why no epoch comes any more."""
-        failures = list(getattr(self.error, "worker_failures", {}).values())
-        for failure in failures:
-            cause = getattr(failure, "_base_exc", failure)
-            if isinstance(cause, DSFedMedError):
-                return cause
-        lost = not failures or any(isinstance(failure, RayActorError) for failure in failures)
-        if lost:
-            return FoundationLostError(f"{_WHAT} died")
-        return RuntimeError(f"{_WHAT} failed: {failures[0]}")
+
+def failure_of(error: BaseException | None) -> BaseException:
+    """Why no epoch comes any more.
+
+    Ray Train wraps what a worker's code raised. What it does not wrap is the end of a process, of
+    which the others' broken connections are the echo.
+
+    Args:
+        error: of Ray Train, if it gave one.
+    """
+    failures = getattr(error, "worker_failures", {}).values()
+    raised = [getattr(failure, "_base_exc", None) for failure in failures]
+    for cause in raised:
+        if isinstance(cause, DSFedMedError):
+            return cause
+    if not raised or None in raised:
+        return FoundationLostError(f"{_WHAT} died")
+    return RuntimeError(f"{_WHAT} failed: {raised[0]!r}")
 
 
 def _work(config: dict[str, Any]) -> None:

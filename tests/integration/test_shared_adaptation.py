@@ -1,5 +1,7 @@
 """Stage 4 on two workers of Ray Train against one process: the same losses, the same model."""
 
+import os
+import signal
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -53,6 +55,33 @@ class StopAfter(SilentProgress):
     def advance(self, record: ProgressRecord) -> None:
         if record.index == self._epoch:
             self._stop.signal_number = 2
+
+
+class Killer(SilentProgress):
+    """Kills a worker of Ray Train after the first epoch, once."""
+
+    def __init__(self) -> None:
+        self.killed: list[int] = []
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def advance(self, record: ProgressRecord) -> None:
+        if not self.killed:
+            self.killed = [p for p in processes_below(os.getpid()) if is_train_worker(p)][:1]
+            os.kill(self.killed[0], signal.SIGKILL)
+
+
+def processes_below(ancestor: int) -> list[int]:
+    """All processes that a process started, and those that these started."""
+    tasks = Path(f"/proc/{ancestor}/task").glob("*/children")
+    children = [int(child) for task in tasks for child in task.read_text().split()]
+    return children + [below for child in children for below in processes_below(child)]
+
+
+def is_train_worker(process: int) -> bool:
+    return Path(f"/proc/{process}/cmdline").read_bytes().startswith(b"ray::RayTrainWorker")
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +152,15 @@ def test_two_workers_stop_and_go_on(adapt: Adapt, alone: Adapted, tmp_path: Path
     with pytest.raises(InterruptedRunError):
         adapt(tmp_path, TWO, stop=stop, progress=StopAfter(0, stop))
     assert_same(adapt(tmp_path, TWO), alone)
+
+
+@pytest.mark.chaos
+@pytest.mark.usefixtures("four_cpus")
+def test_a_worker_dies_and_new_ones_go_on(adapt: Adapt, alone: Adapted, tmp_path: Path) -> None:
+    progress = Killer()
+    assert_same(adapt(tmp_path, TWO, progress=progress), alone)
+    assert len(progress.killed) == 1
+    assert any("goes on from the last checkpoint" in note for note in progress.notes)
 
 
 @pytest.mark.usefixtures("four_cpus")

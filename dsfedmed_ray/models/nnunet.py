@@ -103,8 +103,8 @@ def content_size(image: ImageArray) -> tuple[int, int]:
     Here these are mostly what an image was padded with to make it a square. An image of zeros alone
     keeps its size.
     """
-    filled = image.any(axis=2)
-    rows, columns = np.flatnonzero(filled.any(axis=1)), np.flatnonzero(filled.any(axis=0))
+    filled = image.max(axis=2)
+    rows, columns = np.flatnonzero(filled.max(axis=1)), np.flatnonzero(filled.max(axis=0))
     if not len(rows):
         return filled.shape[0], filled.shape[1]
     return int(rows[-1] - rows[0] + 1), int(columns[-1] - columns[0] + 1)

@@ -112,7 +112,7 @@ def test_a_worker_without_a_row_counts_nothing() -> None:
 
 
 def test_a_batch_is_shared_evenly() -> None:
-    with pytest.raises(ConfigurationError, match=r"batch_size is 4, .* num_workers=3 cannot share"):
+    with pytest.raises(ConfigurationError, match=r"batch_size is 4, .*num_workers=3 cannot share"):
         Adaptation(num_workers=3)
     with pytest.raises(ConfigurationError, match=r"foundation.num_workers is 0; at least 1"):
         Adaptation(num_workers=0)

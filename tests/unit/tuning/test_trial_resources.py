@@ -53,7 +53,7 @@ def test_what_can_never_be_placed_is_refused() -> None:
 
 def test_a_trial_has_one_process_of_the_foundation_model() -> None:
     runtime = RuntimeConfig(clients="pool", foundation_workers=2)
-    with pytest.raises(ConfigurationError, match=r"num_workers is 2, .* num_workers=1 in a study"):
+    with pytest.raises(ConfigurationError, match=r"num_workers is 2, .*num_workers=1 in a study"):
         trial_bundles(TrialPlacement(), runtime, 4, {"CPU": 8.0})
 
 

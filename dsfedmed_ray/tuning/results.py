@@ -1,7 +1,7 @@
 """What a study found, trial by trial: ``results.json``, the best trial, and a table."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -163,8 +163,15 @@ def short_names(paths: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def results_table(result: StudyResult, num_shown: int = 20) -> "Table":
-    """The baseline, then the best trials; one column a setting, the title names the score."""
+def results_table(result: StudyResult, num_shown: int = 20, width: int | None = None) -> "Table":
+    """The baseline, then the best trials; the title names the score.
+
+    Args:
+        result: of the study.
+        num_shown: trials, the baseline not counted.
+        width: characters that there are. Settings have a column each where they fit, else one for
+            all of them; None always gives columns.
+    """
     from rich import box
     from rich.table import Table
 
@@ -178,13 +185,17 @@ def results_table(result: StudyResult, num_shown: int = 20) -> "Table":
     )
     table.add_column("trial", no_wrap=True)
     table.add_column("score", justify="right", no_wrap=True)
-    for name in names.values():
+    in_columns = width is None or _columns_width(names.values()) <= width
+    for name in names.values() if in_columns else ():
         table.add_column(name.replace("_", " "), justify="right", overflow="fold")
+    if not in_columns:
+        table.add_column("settings")
     for heading in ("epoch", "time", ""):
         table.add_column(heading, justify="right", no_wrap=True)
     ranked = sorted(result.trials, key=lambda trial: -(trial.score or -1.0))
     for trial in (result.baseline, *ranked[:num_shown]):
-        values = (_value(trial.values.get(path)) for path in names)
+        given = {name: _value(trial.values.get(path)) for path, name in names.items()}
+        values = given.values() if in_columns else [_in_one_cell(given)]
         epoch = f"{trial.epoch}/{trial.num_epochs}" if trial.num_epochs else "–"
         style = "bold cyan" if trial == result.best else "dim" if trial.score is None else ""
         table.add_row(
@@ -199,9 +210,18 @@ def results_table(result: StudyResult, num_shown: int = 20) -> "Table":
     return table
 
 
+def _columns_width(names: Iterable[str]) -> int:
+    """Of a readable table: no word of a heading broken, beside 36 characters for what is fixed."""
+    return 36 + sum(2 + max(6, *(len(word) for word in name.split("_"))) for name in names)
+
+
+def _in_one_cell(given: dict[str, str]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in given.items())
+
+
 def print_study(result: StudyResult, study: Path, console: "Console") -> None:
     """Prints the table and what to do next."""
-    console.print(results_table(result))
+    console.print(results_table(result, width=console.width))
     for line in closing_lines(result, study):
         console.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
 

@@ -84,6 +84,14 @@ def test_the_table_ranks_trials_below_the_baseline() -> None:
     assert rows[3][-1] == "failed"
 
 
+def test_settings_that_do_not_fit_beside_each_other_share_a_cell() -> None:
+    """36 characters for the rest and 2 + 6 for ``ratio``, more for the longer other setting."""
+    text = io.StringIO()
+    Console(width=160, file=text).print(results_table(_study(0.7, None, 0.9), width=50))
+    best = next(line for line in text.getvalue().splitlines() if line.strip().startswith("t_2"))
+    assert "lightweight learning rate 0.0001, ratio 0.3 " in best
+
+
 def test_closing_lines_repeat_the_best_trial() -> None:
     lines = closing_lines(_study(0.7, 0.9, None), Path("runs/s"))
     assert lines[0] == "best           t_1, 0.9000; baseline 0.8000"

@@ -93,6 +93,7 @@ def build_experiment(config: "DictConfig") -> "Experiment":
         check_value(key, values[key], hint)
     for part in parts:
         check_settings(part, models[part])
+    _check_foundation_workers(values)
     run_dir = values["run"]["dir"]
     # A resumed run is the same run, so ``resume`` does not belong to the configuration it keeps.
     kept = {key: value for key, value in values.items() if key != "resume"}
@@ -123,6 +124,27 @@ def _model_of(node: Any) -> Any:
     if not isinstance(node, dict):
         return node
     return {key: value for key, value in node.items() if key != "num_workers"}
+
+
+def _check_foundation_workers(values: dict[str, Any]) -> None:
+    """One key says how many workers adapt the foundation model; two others follow it."""
+    wanted = values["foundation"].get("num_workers", 1)
+    adaptation = values["method"].get("adaptation")
+    if adaptation is None and wanted > 1:
+        raise ConfigurationError(
+            f"foundation.num_workers is {wanted}, but method={values['method'].get('name')} adapts "
+            "no foundation model; leave it at 1"
+        )
+    followers = {
+        "runtime.foundation_workers": values["runtime"].get("foundation_workers", wanted),
+        "method.adaptation.num_workers": (adaptation or {}).get("num_workers", wanted),
+    }
+    for key, value in followers.items():
+        if value != wanted:
+            raise ConfigurationError(
+                f"{key} is {value} and foundation.num_workers {wanted}; set foundation.num_workers "
+                "alone, the other follows it"
+            )
 
 
 def _resolved(config: "DictConfig") -> dict[str, Any]:

@@ -13,7 +13,7 @@ from dsfedmed_ray.errors import FoundationLostError
 from dsfedmed_ray.evaluation.evaluator import Predict, score, site_metrics
 from dsfedmed_ray.evaluation.pictures import draw_predictions, median_prediction
 from dsfedmed_ray.learning.aggregation import StateLayout
-from dsfedmed_ray.methods import fedavg
+from dsfedmed_ray.methods import fedavg, plan_network
 from dsfedmed_ray.methods.dsfedmed import measure_synthesis, synthesize, tune_generators
 from dsfedmed_ray.methods.exchange import broadcast_transfers
 from dsfedmed_ray.methods.local_norms import NORMS_FILE, SiteStates, save_site_norms
@@ -33,8 +33,8 @@ Evaluate = Callable[[Sequence[str]], dict[str, SegmentationScores]]
 def final_summary(context: RunContext, result: MethodResult, method: str) -> Any:
     """The summary of a run, without times and versions.
 
-    The final lightweight model goes back to every client: that is counted here, as the stage
-    ``deliver``.
+    The final lightweight model goes back to every client that took part: that is counted here, as
+    the stage ``deliver``.
     """
     device = torch.device(context.server_device)
     model = context.build(context.lightweight).to(device)
@@ -106,7 +106,8 @@ def _row_bytes(ledger: Ledger, row: str) -> float:
     """Bytes a client: plain averaging sends its rounds and the delivery, other rows what all do."""
     if row != "fedavg":
         return ledger.per_client_bytes
-    sent = ledger.by_stage.get(fedavg.STAGE, 0) + ledger.by_stage.get(DELIVERY, 0)
+    stages = (plan_network.STAGE, fedavg.STAGE, DELIVERY)
+    sent = sum(ledger.by_stage.get(stage, 0) for stage in stages)
     return sent / max(len(ledger.by_client), 1)
 
 

@@ -24,7 +24,6 @@ class Ledger:
     """
 
     def __init__(self, transfers: Iterable[Transfer] = ()) -> None:
-        self._num_transfers = 0
         self._by_stage: Counter[str] = Counter()
         self._by_direction: Counter[str] = Counter({"uplink": 0, "downlink": 0})
         self._by_client: Counter[str] = Counter()
@@ -33,15 +32,9 @@ class Ledger:
 
     def record(self, transfer: Transfer) -> None:
         """Counts one transfer."""
-        self._num_transfers += 1
         self._by_stage[transfer.stage] += transfer.num_bytes
         self._by_direction[transfer.direction] += transfer.num_bytes
         self._by_client[transfer.client] += transfer.num_bytes
-
-    @property
-    def num_transfers(self) -> int:
-        """Transfers counted."""
-        return self._num_transfers
 
     @property
     def total_bytes(self) -> int:

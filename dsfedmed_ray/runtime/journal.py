@@ -13,8 +13,6 @@ from typing import Any
 from dsfedmed_ray.records import ProgressRecord, Transfer
 from dsfedmed_ray.run_directory import RunDirectory, unwritable, write_atomically
 
-_FILES = ("rounds.jsonl", "transfers.jsonl")
-
 
 class Journal:
     """Appends to ``rounds.jsonl`` and ``transfers.jsonl`` of a run directory.

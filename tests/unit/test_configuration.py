@@ -54,6 +54,28 @@ def test_the_number_of_workers_is_one_key() -> None:
     assert built.runtime.foundation_workers == 2
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["method.adaptation.num_workers=2"],
+            "method.adaptation.num_workers is 2 and foundation.num_workers 1; set foundation",
+        ),
+        (
+            ["runtime.foundation_workers=2"],
+            "runtime.foundation_workers is 2 and foundation.num_workers 1; set foundation",
+        ),
+        (
+            ["method=fedavg", "foundation.num_workers=2"],
+            "foundation.num_workers is 2, but method=fedavg adapts no foundation model; leave it",
+        ),
+    ],
+)
+def test_workers_of_stage_4_that_contradict_each_other(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        build_experiment(compose(overrides))
+
+
 def test_numbers_of_the_toy_size() -> None:
     built = build_experiment(compose(["experiment=embedded", "size=toy", "schedule.rounds=3"]))
     assert built.method.federated.rounds == 3  # type: ignore[attr-defined]

@@ -1,7 +1,7 @@
 """DSFedMed from end to end: five stages, each found in the stage store or run.
 
-Stages 1, 2, 4 and 5 need no client to wait for another: generation and distillation run beside the
-rounds of stage 3 in a real deployment. Here they are run one after the other.
+Stages 1, 2 and 4 do not wait for the rounds of stage 3: in a deployment they run beside them. Here
+they are run one after the other.
 """
 
 from dataclasses import dataclass, field, replace

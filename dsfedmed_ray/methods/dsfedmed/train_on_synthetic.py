@@ -12,7 +12,6 @@ import torch
 
 from dsfedmed_ray.learning.learnability import num_selected
 from dsfedmed_ray.learning.mutual_distillation import Distillation
-from dsfedmed_ray.methods.dsfedmed import exchange_logits
 from dsfedmed_ray.methods.dsfedmed.student import Student
 from dsfedmed_ray.methods.method import MODEL_FILE, RunContext
 from dsfedmed_ray.methods.resumable import UnitResult
@@ -22,13 +21,12 @@ from dsfedmed_ray.runtime.client_pool import ClientPool
 from dsfedmed_ray.seeding import named_torch_stream, torch_generator
 
 STAGE = "train_on_synthetic"
+STREAM = "distill_mutually"
+"""Random streams are those of stage 5, so that both see the same batches where all are kept."""
 
 
 class SyntheticEpochs:
-    """As many steps an epoch as stage 5 makes, on samples drawn at random; a unit is an epoch.
-
-    Random streams are stage 5's: with every sample kept, both see the same batches.
-    """
+    """As many steps an epoch as stage 5 makes, on samples drawn at random; a unit is an epoch."""
 
     def __init__(
         self,
@@ -85,12 +83,12 @@ class SyntheticEpochs:
 
     def _drawn(self, epoch: int) -> torch.Tensor:
         pool_size = len(self._student.masks)
-        generator = torch_generator(self._context.seed, exchange_logits.STAGE, epoch, "batches")
+        generator = torch_generator(self._context.seed, STREAM, epoch, "batches")
         order = torch.randperm(pool_size, generator=generator)
         return order[: num_selected(pool_size, self._ratio)]
 
     def _step(self, epoch: int, step: int, rows: torch.Tensor) -> float:
-        stream = (self._context.seed, exchange_logits.STAGE, epoch, step)
+        stream = (self._context.seed, STREAM, epoch, step)
         learner = self._student.learner
         with named_torch_stream(*stream, "layers"):
             logits = learner.begin(rows, *stream, "augmentation")

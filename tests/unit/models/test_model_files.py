@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra.utils import instantiate
 
-from dsfedmed_ray.configuration import compose, conf_dir
+from dsfedmed_ray.configuration import build_part, compose, conf_dir
 from dsfedmed_ray.models.segmenter import FoundationSegmenter, Segmenter
 
 TOY = {"architecture": "vit_toy", "weights": "random", "input_size": 64, "base_channels": 4}
@@ -21,10 +20,10 @@ FILES = [
 
 def build_toy(path: Path) -> Segmenter:
     role, name = path.parent.name, path.stem
-    config = compose([f"{role}={name}"])[role]
-    for key in config.keys() & TOY.keys():
-        config[key] = TOY[key]
-    return instantiate(config, _convert_="all").build(num_structures=2, image_size=64, seed=0)
+    config = compose([f"{role}={name}"])
+    for key in config[role].keys() & TOY.keys():
+        config[role][key] = TOY[key]
+    return build_part(config, role).build(num_structures=2, image_size=64, seed=0)
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)

@@ -5,7 +5,7 @@ cost.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import overload
 
 from dsfedmed_ray.data.cache import BoundedCache
@@ -135,6 +135,11 @@ class SplitFederation:
     def fingerprint(self) -> str:
         """Identifies content and division."""
         return f"{derive_seed(self.federation.fingerprint(), repr(asdict(self.split))):016x}"
+
+    def site_fingerprint(self, site: str) -> str:
+        """Identifies a seen site's content and division, whichever other site is left out."""
+        division = asdict(replace(self.split, unseen_site=None))
+        return f"{derive_seed(self.federation.fingerprint(), site, repr(division)):016x}"
 
     def _divide(self, site: str) -> Parts:
         pairs = range(self.federation.num_pairs(site))

@@ -171,17 +171,8 @@ class RunContext:
             inputs: the stages it reads.
             run: writes the stage's files into the folder it is given.
         """
-        common: dict[str, Any] = {
-            "seed": self.seed,
-            "data": self.split.fingerprint(),
-            "threads": self.threads,
-            "precision": self.precision,
-            "device": self.server_device,
-            "torch": torch.__version__,
-        }
-        if self.drops_clients:
-            common["run"] = self.directory.root.absolute()
-        key = stage_key(name, {**common, **settings}, [stage.key for stage in inputs])
+        data = self.split.fingerprint()
+        key = self.key(name, data=data, settings=settings, inputs=[stage.key for stage in inputs])
         self.stop.raise_if_set(self.resume_hint)
         started = time.perf_counter()
         reused = self.store.find(key) is not None or not self._run_alone(name, key, run)
@@ -194,6 +185,29 @@ class RunContext:
             key=key, folder=folder, seconds=time.perf_counter() - started, reused=reused
         )
         return self.stages[name]
+
+    def key(
+        self, name: str, *, data: str, settings: dict[str, Any], inputs: Sequence[str] = ()
+    ) -> str:
+        """The key in the store of what depends on these, the seed and the arithmetic.
+
+        Args:
+            name: of what is stored.
+            data: fingerprint of the data that it depends on.
+            settings: the configuration that touches it.
+            inputs: keys of what it reads.
+        """
+        common: dict[str, Any] = {
+            "seed": self.seed,
+            "data": data,
+            "threads": self.threads,
+            "precision": self.precision,
+            "device": self.server_device,
+            "torch": torch.__version__,
+        }
+        if self.drops_clients:
+            common["run"] = self.directory.root.absolute()
+        return stage_key(name, {**common, **settings}, list(inputs))
 
     def _run_alone(self, name: str, key: str, run: Callable[[Path], None]) -> bool:
         """Runs a stage, unless another run is at it and finishes it; says whether it did."""

@@ -171,10 +171,11 @@ class Hospital:
 
     def tune_generator(self, client_id: int) -> GeneratorUpload:
         """Fine-tunes a ControlNet on the client's training pairs (stage 1)."""
+        name = self.client_name(client_id)
         return tune_generator(
             self._generator,
-            self._settings.split.samples(self.client_name(client_id), "train"),
-            seed=derive_seed(self._settings.seed, "tune_generators", client_id),
+            self._settings.split.samples(name, "train"),
+            seed=derive_seed(self._settings.seed, "tune_generators", name),
         )
 
     def measure_synthesis(

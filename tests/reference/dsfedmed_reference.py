@@ -96,7 +96,7 @@ def synthesize(split: SplitFederation, config: Any, s: Settings) -> list[Sample]
     uploads = {}
     for client in range(split.num_clients):
         name = split.client_name(client)
-        seed = derive_seed(s.seed, "tune_generators", client)
+        seed = derive_seed(s.seed, "tune_generators", name)
         uploads[name] = tune_generator(generator, split.samples(name, "train"), seed=seed)
     pool: list[Sample] = []
     for name in sorted(uploads):

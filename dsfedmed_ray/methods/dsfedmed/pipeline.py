@@ -110,12 +110,13 @@ class DSFedMed:
         return rows
 
     def _tune_generators(self, context: RunContext) -> StageOutput:
+        generator = context.generator.for_tuning()
         return context.stage(
             tune_generators.STAGE,
-            settings={"generator": context.generator.for_tuning()},
+            settings={"generator": generator},
             inputs=[],
             run=lambda folder: tune_generators.tune_generators(
-                context, self.federated.local, folder
+                context, self.federated.local, generator, folder
             ),
         )
 

@@ -5,6 +5,7 @@ will be generated from (as ``generator.masks`` says) and, with the embedded gene
 its images' style; each is a line of the ledger.
 """
 
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +14,13 @@ from dsfedmed_ray.accounting.communication import payload_bytes
 from dsfedmed_ray.learning.generator_upload import GeneratorUpload
 from dsfedmed_ray.methods.exchange import transfers_of
 from dsfedmed_ray.methods.method import RunContext
+from dsfedmed_ray.models.generator_settings import GeneratorSettings
 from dsfedmed_ray.records import ProgressRecord
-from dsfedmed_ray.run_directory import write_atomically
 from dsfedmed_ray.runtime.local_training import LocalTraining
 
 STAGE = "tune_generators"
+CLIENT_UPLOAD = "client_upload"
+"""Name in the stage store of one client's upload."""
 
 
 def upload_path(folder: Path, client_name: str) -> Path:
@@ -25,36 +28,58 @@ def upload_path(folder: Path, client_name: str) -> Path:
     return folder / f"{client_name}.safetensors"
 
 
-def tune_generators(context: RunContext, local: LocalTraining, folder: Path) -> None:
+def tune_generators(
+    context: RunContext, local: LocalTraining, generator: GeneratorSettings, folder: Path
+) -> None:
     """Tunes all clients' ControlNets and writes their uploads to ``folder``.
 
-    Uploads land in the run's checkpoint folder first, so that an interrupted stage repeats only
-    the clients that had not finished.
+    Each upload enters the stage store as soon as it lands. It depends on the client's own pairs
+    alone, so an interrupted stage repeats only the clients that had not finished, and runs that
+    leave out one site after the other tune each client once.
+
+    Args:
+        context: the run.
+        local: the clients' local training, whose workers tune too.
+        generator: what tuning reads of the generator's settings.
+        folder: receives the uploads.
     """
-    landing = context.directory.checkpoints / STAGE
     names = {client: context.split.client_name(client) for client in context.all_clients()}
-    landed = [client for client in names if upload_path(landing, names[client]).exists()]
+    keys = {client: _upload_key(context, name, generator) for client, name in names.items()}
+    missing = []
     context.journal.keep(STAGE, up_to_unit=-1)
     with context.progress.stage(STAGE, len(names)):
-        for client in landed:
-            upload = GeneratorUpload.load(upload_path(landing, names[client]))
-            _record(context, client, names[client], upload, seconds=0.0)
-        for client, upload, seconds in _tuned(context, local, set(names) - set(landed)):
-            write_atomically(upload_path(landing, names[client]), upload.save)
-            _record(context, client, names[client], upload, seconds)
+        for client, name in names.items():
+            stored = context.store.find(keys[client])
+            if stored is None:
+                missing.append(client)
+                continue
+            shutil.copyfile(upload_path(stored, name), upload_path(folder, name))
+            upload = GeneratorUpload.load(upload_path(folder, name))
+            _record(context, client, name, upload, seconds=0.0)
+        for client, upload, seconds in _tuned(context, local, missing):
+            name = names[client]
+            upload.save(upload_path(folder, name))
+            with context.store.publishing(keys[client]) as stored:
+                shutil.copyfile(upload_path(folder, name), upload_path(stored, name))
+            _record(context, client, name, upload, seconds)
             context.stop.raise_if_set(context.resume_hint)
-    for name in names.values():
-        if upload_path(landing, name).exists():  # a dropped client has none
-            upload_path(folder, name).write_bytes(upload_path(landing, name).read_bytes())
+
+
+def _upload_key(context: RunContext, name: str, generator: GeneratorSettings) -> str:
+    return context.key(
+        CLIENT_UPLOAD,
+        data=context.split.site_fingerprint(name),
+        settings={"generator": generator, "site": name},
+    )
 
 
 def _tuned(
-    context: RunContext, local: LocalTraining, clients: set[int]
+    context: RunContext, local: LocalTraining, clients: list[int]
 ) -> Iterator[tuple[int, GeneratorUpload, float]]:
     if not clients:
         return
     started = time.perf_counter()
-    for client, upload in context.pool(local).map("tune_generator", sorted(clients)):
+    for client, upload in context.pool(local).map("tune_generator", clients):
         yield client, upload, time.perf_counter() - started
 
 

@@ -208,6 +208,19 @@ def test_fingerprints_differ_by_rule_and_by_data() -> None:
     assert len(prints) == 3
 
 
+def test_a_site_is_the_same_whichever_other_site_is_left_out() -> None:
+    federation = CountedPairs()
+    first, second = (LeaveOneSiteOut(unseen_site=site).apply(federation) for site in ("a", "b"))
+    assert first.site_fingerprint("c") == second.site_fingerprint("c")
+    others = {
+        first.site_fingerprint("b"),
+        LeaveOneSiteOut(seed=1).apply(federation).site_fingerprint("c"),
+        LeaveOneSiteOut(max_train_pairs=3).apply(federation).site_fingerprint("c"),
+        LeaveOneSiteOut().apply(BrainSitesConfig().build()).site_fingerprint("t1_a"),
+    }
+    assert len(others - {first.site_fingerprint("c")}) == 4
+
+
 def test_an_unknown_unseen_site_is_refused_with_the_sites() -> None:
     with pytest.raises(
         ConfigurationError, match="unseen_site 'UCLH' is not a site of counted; sites: a, b, c"

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dsfedmed_ray.data.intensity import stretch
 from dsfedmed_ray.errors import ConfigurationError
 from dsfedmed_ray.learning.generator_upload import GeneratorUpload
 from dsfedmed_ray.learning.mask_sources import procedural_masks
@@ -155,7 +156,8 @@ def paint_job(generator: Generator, job: GenerationJob) -> list[SyntheticSample]
 
 
 def _samples(job: GenerationJob, images: torch.Tensor) -> list[SyntheticSample]:
-    pixels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    # As private images are stretched when they are read, so that both fill the same range.
+    pixels = [stretch(image) for image in images.permute(0, 2, 3, 1).float().cpu().numpy()]
     return [
         SyntheticSample(
             sample_id=job.sample_ids[index],

@@ -40,12 +40,17 @@ class Distillation:
         lightweight_learning_rate: Adam's, for the lightweight model.
         foundation_learning_rate: Adam's, for the foundation model (authors: 1e-4).
         positive_weight: weight of foreground pixels in the cross-entropy (authors: 2).
+        final_rate: what is left of both learning rates in the last epoch, falling linearly, in
+            (0, 1] (authors: 1, constant).
         gradient_clip: largest norm of a step's gradient, each model's own (authors: none, which is
             ``inf``).
         augmentation: what is varied for the lightweight model; its logits are turned back before
             they are exchanged, so that both models always speak of the same pixels.
         patience: epochs without a better seen-site validation before the stage stops; None runs
             all epochs.
+        tolerance: the result is the latest epoch whose seen-site validation Dice is at most this
+            far below the best candidate's, the federated model's included, in [0, 1); 0 takes the
+            best.
         federated_share: share of the federated model's weights in what is validated and delivered,
             the rest being the distilled model's (weight averaging, Wortsman et al. 2022,
             arXiv 2109.01903), in [0, 1); 0 delivers the distilled model itself (paper).
@@ -59,12 +64,14 @@ class Distillation:
     supervised_weight: float = 0.9
     kl_weight: float = 0.1
     mutual: bool = True
-    lightweight_learning_rate: float = 3e-4
+    lightweight_learning_rate: float = 1e-3
     foundation_learning_rate: float = 1e-4
+    final_rate: float = 0.1
     positive_weight: float = 1.0
     gradient_clip: float = 1.0
     augmentation: Augmentation | None = None
     patience: int | None = None
+    tolerance: float = 0.0
     federated_share: float = 0.5
     placement: Literal["server", "clients"] = "server"
 
@@ -74,6 +81,12 @@ class Distillation:
                 raise ConfigurationError(
                     f"method.distillation.{name} is {getattr(self, name)}; it must be positive"
                 )
+        if not 0 < self.final_rate <= 1:
+            raise ConfigurationError(
+                f"method.distillation.final_rate is {self.final_rate}; allowed: above 0 up to 1 "
+                "(1 keeps the learning rates)"
+            )
+        check_tolerance("method.distillation.tolerance", self.tolerance)
         if not 0 <= self.federated_share < 1:
             raise ConfigurationError(
                 f"method.distillation.federated_share is {self.federated_share}; allowed: 0 up to, "
@@ -93,6 +106,22 @@ class Distillation:
                 "method.distillation.placement=clients serves targets one way; "
                 "set method.distillation.mutual=false too"
             )
+
+    def rate_factor(self, epoch: int) -> float:
+        """What both learning rates are multiplied by in an epoch, from 1 to ``final_rate``."""
+        return 1 - (1 - self.final_rate) * epoch / max(1, self.epochs - 1)
+
+
+def check_tolerance(key: str, tolerance: float) -> None:
+    """Checks how far below the best score a later state may lie.
+
+    Raises:
+        ConfigurationError: it is outside [0, 1).
+    """
+    if not 0 <= tolerance < 1:
+        raise ConfigurationError(
+            f"{key} is {tolerance}; allowed: 0 (the best state) up to, not including, 1"
+        )
 
 
 def distillation_loss(
@@ -125,6 +154,10 @@ def distillation_loss(
 class Learner(Protocol):
     """One of the two models. ``begin`` and ``finish`` alternate, once a batch each."""
 
+    def start_epoch(self, epoch: int) -> None:
+        """Sets the learning rate of an epoch, from 0."""
+        ...
+
     def pool_logits(self) -> Float[Tensor, "pool structures height width"]:
         """Logits on the whole synthetic pool, without gradients."""
         ...
@@ -152,8 +185,8 @@ class PoolLearner:
         inputs: the pool's images (``uint8 [pool, 3, size, size]``) or a foundation model's kept
             embeddings (floating point); anything that indexes by an integer tensor.
         masks: ``uint8 [pool, structures, size, size]`` of 0 and 1.
-        learning_rate: Adam's.
-        config: losses.
+        learning_rate: Adam's, in the first epoch.
+        config: losses, and how the rate falls.
         augmentation: for image inputs only.
     """
 
@@ -170,6 +203,7 @@ class PoolLearner:
     ) -> None:
         self.model = model
         self.config = config
+        self._learning_rate = learning_rate
         self._inputs = inputs
         self._masks = masks
         self._augmentation = augmentation
@@ -177,6 +211,12 @@ class PoolLearner:
         parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(parameters, lr=learning_rate)
         self._kept: tuple[Tensor, Tensor] | None = None
+
+    def start_epoch(self, epoch: int) -> None:
+        """See :class:`Learner`."""
+        rate = self._learning_rate * self.config.rate_factor(epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
 
     def pool_logits(self) -> Tensor:
         """See :class:`Learner`."""

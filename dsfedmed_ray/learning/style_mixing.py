@@ -15,6 +15,7 @@ from dsfedmed_ray.models.painting import (
     DEVIATION,
     FAR,
     FINE,
+    FIRST_STRUCTURE,
     MEAN,
     NEAR,
     NUM_FEATURES,
@@ -24,6 +25,11 @@ from dsfedmed_ray.models.painting import (
 from dsfedmed_ray.models.pose import POSE_SIZE
 
 Styles = NDArray[np.float32]
+
+DARKEST = 0.02
+"""Mean of the darkest region, of a full range of 1; the brightest is as far from white."""
+MARGIN = 0.1
+"""By how much structures may leave the client's own range of brightness."""
 
 
 def diversify_style(
@@ -58,23 +64,43 @@ def diversify_style(
 def shift_style(style: Styles, random: np.random.Generator) -> Styles:
     """Shifts contrast, colour and roughness of one style, ``[size]``.
 
-    All regions share one channel order, inversion and gain; each structure then moves a little on
-    its own, so that structures may become dimmer than, or as bright as, what surrounds them.
+    Each structure gets a brightness of its own (:func:`recast_structures`). All regions share one
+    channel order, gain and shift.
     """
     regions = style[:-POSE_SIZE].reshape(-1, NUM_FEATURES).copy()
-    means, spread = regions[:, MEAN], regions[:, STD]
     order = random.permutation(3)
-    means, spread = means[:, order], spread[:, order]
-    if random.random() < 0.5:
-        means = 1 - means
+    means = recast_structures(regions[:, MEAN][:, order], random)
     gain = 2.0 ** random.uniform(-0.7, 0.4)
-    middle = random.uniform(0.3, 0.7)
-    means = middle + (means - means[:1]) * gain + random.uniform(-0.1, 0.1)
-    own = random.normal(0, 0.08, (len(regions), 1))
+    means = means[:1] + (means - means[:1]) * gain + random.uniform(-0.1, 0.1)
+    own = random.normal(0, 0.05, (len(regions), 1))
     own[WHOLE], own[NEAR] = 0, own[FAR]  # no halo that would give structures away
-    regions[:, MEAN] = np.clip(means + own, 0.02, 0.98)
+    regions[:, MEAN] = np.clip(means + own, DARKEST, 1 - DARKEST)
     roughness = gain * 2.0 ** random.uniform(-0.5, 0.5)
-    regions[:, STD] = np.clip(spread * roughness, 0, 0.5)
+    regions[:, STD] = np.clip(regions[:, STD][:, order] * roughness, 0, 0.5)
     for feature in (DEVIATION, COARSE, FINE, CHROMA):
         regions[:, feature] = np.clip(regions[:, feature] * roughness, 0, 0.5)
     return np.concatenate([regions.reshape(-1), style[-POSE_SIZE:]]).astype(np.float32)
+
+
+def recast_structures(means: Styles, random: np.random.Generator) -> Styles:
+    """Gives each structure a brightness of its own, as another pulse sequence or stain would.
+
+    Which structure is brighter than which is what differs most between sequences, and what a model
+    that saw few of them takes for granted. Networks trained on label maps painted in random
+    contrasts read sequences they never saw (SynthSeg, Billot et al. 2023, arXiv 2107.09559).
+
+    Args:
+        means: colour of the whole image, far and near ground and each structure, ``[regions, 3]``.
+        random: the stream.
+
+    Returns:
+        The same with structures between :data:`MARGIN` below the darkest region and as much above
+        the brightest, each channel moved alike.
+    """
+    grey = means.mean(axis=1)
+    low, high = grey[FAR:].min() - MARGIN, grey[FAR:].max() + MARGIN
+    structures = slice(FIRST_STRUCTURE, None)
+    drawn = random.uniform(max(low, DARKEST), min(high, 1 - DARKEST), len(grey[structures]))
+    recast = means.copy()
+    recast[structures] += (drawn - grey[structures])[:, None]
+    return recast

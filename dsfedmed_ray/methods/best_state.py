@@ -1,4 +1,4 @@
-"""Model selection: the state with the best score on the seen sites' validation pairs."""
+"""Model selection: the latest state about as good as the best on the seen sites' validation."""
 
 from typing import Any
 
@@ -8,37 +8,61 @@ from dsfedmed_ray.models.segmenter import State
 
 
 class BestState:
-    """Keeps the best state so far and knows when waiting has been long enough.
+    """Keeps a state by its validation score and knows when waiting has been long enough.
 
-    The unseen site never enters: scores come from the seen sites' validation parts only.
+    The unseen site never enters: scores come from the seen sites' validation parts only. They are
+    means over few images, so states whose scores differ by less than their noise count as equally
+    good, and of those the latest is kept: it has seen the most.
+
+    Args:
+        tolerance: by how much a later state's score may lie below the best; 0 keeps the best.
+
+    Attributes:
+        score: the highest score so far.
+        best_unit: when it was reached.
+        unit: when the kept state was reached; not before ``best_unit``.
+        state: the kept state.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tolerance: float = 0.0) -> None:
         self.score: float | None = None
+        self.best_unit = -1
         self.unit = -1
         self.state: State = {}
+        self._tolerance = tolerance
 
     def offer(self, unit: int, score: float, state: State) -> bool:
-        """Keeps ``state`` if it is strictly better; says whether it was."""
-        if self.score is not None and score <= self.score:
+        """Keeps ``state`` if it is better, or later and within the tolerance; says whether so."""
+        better = self.score is None or score > self.score
+        if better:
+            self.score, self.best_unit = score, unit
+        assert self.score is not None
+        if not better and (self._tolerance == 0 or score < self.score - self._tolerance):
             return False
-        self.score, self.unit = score, unit
+        self.unit = unit
         self.state = {name: value.detach().cpu().clone() for name, value in state.items()}
         return True
 
     def is_exhausted(self, unit: int, patience: int | None) -> bool:
-        """Whether ``patience`` units have passed since the best one."""
-        return patience is not None and self.score is not None and unit - self.unit >= patience
+        """Whether ``patience`` units have passed since the best score."""
+        waited = unit - self.best_unit
+        return patience is not None and self.score is not None and waited >= patience
 
     def snapshot(self) -> dict[str, Any]:
         """Plain content for a checkpoint."""
-        return {"score": self.score, "unit": self.unit, "state": self.state}
+        return {
+            "score": self.score,
+            "best_unit": self.best_unit,
+            "unit": self.unit,
+            "state": self.state,
+        }
 
     @classmethod
-    def restored(cls, content: dict[str, Any]) -> "BestState":
+    def restored(cls, content: dict[str, Any], tolerance: float = 0.0) -> "BestState":
         """From :meth:`snapshot`."""
-        best = cls()
-        best.score, best.unit = content["score"], content["unit"]
+        best = cls(tolerance)
+        best.score, best.best_unit = content["score"], content["best_unit"]
+        best.unit = content["unit"]
         state: dict[str, Tensor] = content["state"]
         best.state = state
         return best

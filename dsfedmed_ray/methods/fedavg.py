@@ -71,7 +71,8 @@ class FederatedRounds:
         self._begin_fresh()
 
     def _begin_fresh(self) -> None:
-        self._state, self._best, self._last_round = self._initial, BestState(), -1
+        self._state, self._last_round = self._initial, -1
+        self._best = BestState(self._schedule.tolerance)
         self._holders: list[int] = []  # clients that hold the last broadcast
         self._first_rounds: dict[int, int] = {}  # of clients that keep something
 
@@ -80,7 +81,7 @@ class FederatedRounds:
         self._begin_fresh()
         if content is not None:
             self._state = self._layout.flatten(content["state"])
-            self._best = BestState.restored(content["best"])
+            self._best = BestState.restored(content["best"], self._schedule.tolerance)
             self._last_round = content["round"]
             self._first_rounds = content["first_rounds"]
             self._holders = content["holders"]
@@ -113,7 +114,8 @@ class FederatedRounds:
         # 4. Validate on the seen sites; the best state so far is kept.
         values = self._values(clients, result, transfers)
         if self._participation.some_join(unit):
-            self._best = BestState()  # scores over fewer sites say nothing about these
+            # Scores over fewer sites say nothing about these.
+            self._best = BestState(self._schedule.tolerance)
         if self._validates(unit):
             dice, sent = self._validated(unit)
             transfers += sent

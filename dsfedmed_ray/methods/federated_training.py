@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from dsfedmed_ray.data.splits import SplitFederation
 from dsfedmed_ray.errors import ConfigurationError
+from dsfedmed_ray.learning.mutual_distillation import check_tolerance
 from dsfedmed_ray.learning.segmentation_training import SegmentationTraining
 from dsfedmed_ray.methods.participation import check_joins
 from dsfedmed_ray.models.segmenter import Segmenter
@@ -22,6 +23,8 @@ class FederatedTraining:
             the last state is the result.
         max_validation_clients: validate on this many clients at most, the same ones every time.
         patience: rounds without a better validation before training stops; None runs all rounds.
+        tolerance: the result is the latest round whose validation Dice is at most this far below
+            the best, in [0, 1); 0 takes the best round.
         joins: sites that join later, by the round (from 0) from which they take part.
     """
 
@@ -33,6 +36,7 @@ class FederatedTraining:
     validate_every: int = 1
     max_validation_clients: int = 100
     patience: int | None = None
+    tolerance: float = 0.0
     joins: dict[str, int] | None = None
 
     def __post_init__(self) -> None:
@@ -52,6 +56,8 @@ class FederatedTraining:
                 f"method.federated.patience is {self.patience}; at least 1 with validate_every "
                 "above 0, or null"
             )
+
+        check_tolerance("method.federated.tolerance", self.tolerance)
 
     def check(self, model: Segmenter, split: SplitFederation) -> None:
         """Checks what only the model and the sites can tell.

@@ -190,6 +190,10 @@ class FoundationServer:
         )
         self._optimizer = self._learner.optimizer
 
+    def start_epoch(self, epoch: int) -> None:
+        """See :class:`~dsfedmed_ray.learning.mutual_distillation.Learner`."""
+        self._distilling().start_epoch(epoch)
+
     def pool_logits(self) -> Tensor:
         """Logits of the whole pool, from kept embeddings."""
         with role_threads(self._settings.num_threads):

@@ -29,12 +29,14 @@ class ServedDistillation:
         targets: ``.npy`` file, ``float16 [pool, structures, size, size]``: the foundation model's
             logits in the order of :func:`~dsfedmed_ray.data.synthetic_samples.read_synthetic`.
         kept: rows of the pool that were selected for this epoch, ascending.
+        epoch: from 0.
         config: losses and batches.
     """
 
     synthetic: Path
     targets: Path
     kept: tuple[int, ...]
+    epoch: int
     config: Distillation
 
 
@@ -108,6 +110,7 @@ def distil_share(
         augmentation=order.config.augmentation,
         device=device,
     )
+    learner.start_epoch(order.epoch)
     positions = share.kept_positions(order.kept)
     shuffled = torch.randperm(len(positions), generator=torch_generator(*stream, "batches"))
     losses = []

@@ -80,11 +80,17 @@ def method() -> DSFedMed:
     """The reference's default numbers, as the package's configuration."""
     local = SegmentationTraining(epochs=1, batch_size=4, learning_rate=1e-3)
     return DSFedMed(
-        federated=FederatedTraining(rounds=2, local=LocalTraining(training=local)),
+        federated=FederatedTraining(rounds=2, local=LocalTraining(training=local), tolerance=0.01),
         samples_per_client=4,
         adaptation=Adaptation(epochs=2, batch_size=4, learning_rate=5e-4),
         selection=Selection(rule="topk", ratio=0.5, reliability_weight=0.5),
-        distillation=Distillation(epochs=2, batch_size=4, augmentation=Augmentation()),
+        distillation=Distillation(
+            epochs=2,
+            batch_size=4,
+            lightweight_learning_rate=3e-4,
+            augmentation=Augmentation(),
+            tolerance=0.01,
+        ),
         checks=SynthesisChecks(fit_steps=0),
     )
 
@@ -129,7 +135,7 @@ def probabilities(config: SegmenterConfig, state: State, split: SplitFederation)
 
 
 def check(result: MethodResult, expected: Any, split: SplitFederation) -> None:
-    """Weights and probabilities within 1e-5, where stage 5 moved weights fifty times as far.
+    """Weights and probabilities within 1e-5, where stage 5 moved weights twenty times as far.
 
     The foundation model's weights within 1e-4: Adam scales up what rounding leaves of gradients
     near zero, and it has two thousand times the weights.
@@ -138,7 +144,7 @@ def check(result: MethodResult, expected: Any, split: SplitFederation) -> None:
     assert largest_difference(result.rows["fedavg"], expected.federated) < 1e-5
     assert largest_difference(result.lightweight, expected.lightweight) < 1e-5
     assert largest_difference(result.foundation, expected.foundation) < 1e-4
-    assert largest_difference(result.lightweight, result.rows["fedavg"]) > 5e-4
+    assert largest_difference(result.lightweight, result.rows["fedavg"]) > 2e-4
     for config, given, wanted in (
         (LIGHTWEIGHT, result.lightweight, expected.lightweight),
         (FOUNDATION, result.foundation, expected.foundation),

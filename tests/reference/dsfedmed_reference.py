@@ -51,8 +51,10 @@ class Settings:
     supervised_weight: float = 0.9
     kl_weight: float = 0.1
     federated_share: float = 0.5  # of the federated weights in what is validated and delivered
-    lightweight_rate: float = 3e-4
+    lightweight_rate: float = 3e-4  # in the first epoch
     foundation_rate: float = 1e-4
+    final_rate: float = 0.1  # what is left of both in the last epoch
+    tolerance: float = 0.01  # of Dice, by which a later state may lie below the best
     light: tuple[float, ...] = (0.4, 0.3, 0.1, 0.15)  # gamma, contrast, colour, brightness
 
 
@@ -126,8 +128,9 @@ def train_federated(split: SplitFederation, model: Segmenter, s: Settings) -> St
         server = federated_mean(updates, weights)
         model.load_trainable_state(server)
         dice = seen_validation_dice(split, model)
-        if dice > best_dice:
-            best, best_dice = server, dice
+        if is_kept(dice, best_dice, s):
+            best = server
+        best_dice = max(best_dice, dice)
     return best
 
 
@@ -222,6 +225,9 @@ def distill_mutually(
         history.append(tuple(kept.tolist()))
         light.train()
         big.train()
+        left = 1 - (1 - s.final_rate) * epoch / max(1, s.distillation_epochs - 1)
+        light_optimizer.param_groups[0]["lr"] = s.lightweight_rate * left
+        big_optimizer.param_groups[0]["lr"] = s.foundation_rate * left
         random = torch_generator(s.seed, "distill_mutually", epoch, "batches")
         order = kept[torch.randperm(len(kept), generator=random)]
         for number, rows in enumerate(order.split(s.distillation_batch)):
@@ -237,10 +243,16 @@ def distill_mutually(
         distilled = copied(light)
         light.load_trainable_state(averaged(distilled, federated, s.federated_share))
         dice = seen_validation_dice(split, light)
-        if dice > best_dice:
-            best, best_dice = copied(light), dice
+        if is_kept(dice, best_dice, s):
+            best = copied(light)
+        best_dice = max(best_dice, dice)
         light.load_trainable_state(distilled)  # which goes on from itself
     return best, tuple(history)
+
+
+def is_kept(dice: float, best_dice: float, s: Settings) -> bool:
+    """Whether a state takes the place of the kept one: better, or later and about as good."""
+    return dice > best_dice or (s.tolerance > 0 and dice >= best_dice - s.tolerance)
 
 
 def averaged(distilled: State, federated: State, share: float) -> State:

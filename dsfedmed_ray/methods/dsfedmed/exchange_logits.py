@@ -57,6 +57,9 @@ class LogitExchange:
     def epoch(self, epoch: int) -> dict[str, float]:
         """Scores where they are due and one pass over the kept samples; gives what happened."""
         started = time.perf_counter()
+        self._learner.start_epoch(epoch)
+        if self._config.mutual:
+            self._foundation.call("start_epoch", epoch).result()
         kept = self._kept(epoch)
         scored = time.perf_counter()
         lightweight_loss, foundation_loss = np.mean(self._pass_over(epoch, kept), axis=0)

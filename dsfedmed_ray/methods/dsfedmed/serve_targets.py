@@ -84,7 +84,7 @@ class ServedTargets:
         started = time.perf_counter()
         kept = tuple(self._kept(epoch).tolist())
         scored = time.perf_counter()
-        order = self._order(kept)
+        order = self._order(kept, epoch)
         taking = [client for client, rows in self._rows.items() if rows.intersection(kept)]
         before = self._layout.flatten(self._model.trainable_state())
         result = self._pool.fit_round(
@@ -105,9 +105,13 @@ class ServedTargets:
             "training_seconds": time.perf_counter() - scored,
         }
 
-    def _order(self, kept: tuple[int, ...]) -> ServedDistillation:
+    def _order(self, kept: tuple[int, ...], epoch: int) -> ServedDistillation:
         return ServedDistillation(
-            synthetic=self._synthetic, targets=self._targets, kept=kept, config=self._config
+            synthetic=self._synthetic,
+            targets=self._targets,
+            kept=kept,
+            epoch=epoch,
+            config=self._config,
         )
 
     def _kept(self, epoch: int) -> Tensor:
@@ -130,7 +134,7 @@ class ServedTargets:
             if not rows:  # its generator was left out
                 continue
             name = self._pool.client_name(client)
-            share = ServedShare.of(self._order(()), name)
+            share = ServedShare.of(self._order((), 0), name)
             images, masks, targets = share.payload
             sizes = {
                 "synthetic_pairs": payload_bytes((images, masks)),

@@ -33,7 +33,7 @@ class Student:
     Attributes:
         learner: the model and the pool, ready for batches.
         masks: the pool's, ``uint8 [pool, structures, size, size]`` of 0 and 1.
-        best: the best candidate by the seen sites' validation.
+        best: the candidate that the seen sites' validation picks.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Student:
             augmentation=config.augmentation,
             device=device,
         )
-        self.best = BestState()
+        self.best = BestState(config.tolerance)
         self._last = INITIAL
         self._unsaid: list[Transfer] = []
 
@@ -81,7 +81,7 @@ class Student:
         self._model.load_trainable_state(content["model"])
         self.learner.optimizer.load_state_dict(content["optimizer"])
         self._last = content["epoch"]
-        self.best = BestState.restored(content["best"])
+        self.best = BestState.restored(content["best"], self._config.tolerance)
 
     def validated(self, epoch: int) -> tuple[float, list[Transfer]]:
         """Mean Dice of the candidate after an epoch at the seen sites, and what travelled."""

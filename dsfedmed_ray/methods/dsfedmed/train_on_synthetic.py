@@ -62,6 +62,7 @@ class SyntheticEpochs:
 
         What validation sends is not counted: a deployment of DSFedMed has no such row.
         """
+        self._student.learner.start_epoch(unit)
         losses = [
             self._step(unit, step, rows)
             for step, rows in enumerate(self._drawn(unit).split(self._config.batch_size))

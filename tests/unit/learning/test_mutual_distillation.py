@@ -53,6 +53,38 @@ def test_counted_rows_are_averaged_among_themselves() -> None:
     assert none.item() == 0.0
 
 
+def test_the_learning_rate_falls_linearly_over_the_epochs() -> None:
+    """From 1 to 0.25 over four epochs in steps of 0.25; a single epoch has the whole rate."""
+    config = Distillation(epochs=4, final_rate=0.25)
+    assert [config.rate_factor(epoch) for epoch in range(4)] == pytest.approx([1, 0.75, 0.5, 0.25])
+    assert Distillation(epochs=1).rate_factor(0) == 1
+    learner = PoolLearner(
+        two_models()[0],
+        torch.zeros(1, 3, 2, 2),
+        torch.zeros(1, 2, 2, 2),
+        learning_rate=0.8,
+        config=config,
+    )
+    learner.start_epoch(2)
+    assert learner.optimizer.param_groups[0]["lr"] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"final_rate": 0.0}, r"final_rate is 0.0; allowed: above 0 up to 1"),
+        ({"final_rate": 1.5}, r"final_rate is 1.5; allowed: above 0 up to 1"),
+        ({"tolerance": 1.0}, r"method.distillation.tolerance is 1.0; allowed: 0 \(the best"),
+        ({"tolerance": -0.1}, r"method.distillation.tolerance is -0.1; allowed: 0 \(the best"),
+    ],
+)
+def test_rates_and_tolerances_out_of_range_are_refused(
+    settings: dict[str, float], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        Distillation(**settings)  # type: ignore[arg-type]
+
+
 def two_models() -> tuple[nn.Module, nn.Module]:
     torch.manual_seed(0)
     wide = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Tanh(), nn.Conv2d(8, 2, 1))

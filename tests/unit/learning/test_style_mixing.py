@@ -2,7 +2,13 @@
 
 import numpy as np
 
-from dsfedmed_ray.learning.style_mixing import diversify_style, shift_style
+from dsfedmed_ray.learning.style_mixing import (
+    DARKEST,
+    MARGIN,
+    diversify_style,
+    recast_structures,
+    shift_style,
+)
 from dsfedmed_ray.models.painting import AREA, MEAN, NUM_FEATURES, PERIMETER
 from dsfedmed_ray.models.pose import POSE_SIZE
 from dsfedmed_ray.seeding import numpy_generator
@@ -30,3 +36,23 @@ def test_shift_keeps_shapes_and_ranges() -> None:
     assert (after[:, MEAN] <= 0.98).all()
     assert not np.array_equal(after[:, MEAN], before[:, MEAN])
     assert shifted.dtype == np.float32
+
+
+def test_recast_structures_trade_places_and_keep_their_tint() -> None:
+    """Ground at 0.2 and 0.3, structures at 0.5 and 0.9, the first of them redder by 0.1 than blue.
+
+    Brightness is drawn between 0.2 - 0.1 and 0.9 + 0.1, the latter bounded by 1 - 0.02. Over 200
+    draws each structure is found below 0.3 and above 0.8, and the first is the brighter one in
+    about half of them (binomial, 100 +- 4 * 7).
+    """
+    means = np.array([[0.4] * 3, [0.2] * 3, [0.3] * 3, [0.55, 0.5, 0.45], [0.9] * 3], np.float32)
+    random = numpy_generator("recast")
+    drawn = np.stack([recast_structures(means, random) for _ in range(200)])
+    assert np.array_equal(drawn[:, :3], np.broadcast_to(means[:3], (200, 3, 3)))
+    grey = drawn[:, 3:].mean(axis=2)
+    assert grey.min() >= 0.2 - MARGIN - 1e-6
+    assert grey.max() <= 1 - DARKEST + 1e-6
+    assert (grey.min(axis=0) < 0.3).all()
+    assert (grey.max(axis=0) > 0.8).all()
+    assert np.allclose(drawn[:, 3, 0] - drawn[:, 3, 2], 0.1, atol=1e-6)
+    assert 72 <= int((grey[:, 0] > grey[:, 1]).sum()) <= 128

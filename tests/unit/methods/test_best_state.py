@@ -19,6 +19,24 @@ def test_only_a_strictly_better_score_replaces_the_best() -> None:
     assert torch.equal(best.state["weight"], torch.full((2,), 3.0))
 
 
+def test_a_later_state_within_the_tolerance_replaces_the_best() -> None:
+    """Tolerance 0.125: 0.5 then 0.375 (at its edge) are kept, 0.25 is not, 0.625 is a new best.
+
+    After it 0.5 is at the edge again. The score stays the best one, and so does the unit that
+    patience counts from.
+    """
+    best = BestState(tolerance=0.125)
+    offered = [0.5, 0.375, 0.25, 0.625, 0.5]
+    kept = [best.offer(unit, score, state(unit)) for unit, score in enumerate(offered)]
+    assert kept == [True, True, False, True, True]
+    assert (best.unit, best.best_unit, best.score) == (4, 3, 0.625)
+    assert torch.equal(best.state["weight"], torch.full((2,), 4.0))
+    assert [best.is_exhausted(unit, 2) for unit in (4, 5)] == [False, True]
+    restored = BestState.restored(best.snapshot(), tolerance=0.125)
+    assert (restored.unit, restored.best_unit, restored.score) == (4, 3, 0.625)
+    assert restored.offer(5, 0.5, state(5))
+
+
 def test_a_score_of_zero_is_a_score() -> None:
     best = BestState()
     assert best.offer(0, 0.0, state(0))

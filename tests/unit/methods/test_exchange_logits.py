@@ -22,9 +22,12 @@ class Recorder:
 
     def call(self, method: str, *arguments: Any) -> Done:
         self.calls.append(f"foundation {method}")
-        if method == "finish":
+        if method in ("start_epoch", "finish"):
             return Done(2.0)
         return Done(torch.zeros(POOL if method == "pool_logits" else len(arguments[0]), 1, 2, 2))
+
+    def start_epoch(self, epoch: int) -> None:
+        self.calls.append("own start_epoch")
 
     def pool_logits(self) -> Tensor:
         self.calls.append("own pool_logits")
@@ -55,6 +58,8 @@ def test_the_foundation_model_is_asked_before_the_other_one_updates_itself() -> 
     recorder = Recorder()
     values = exchange_of(recorder, Selection(ratio=1.0)).epoch(0)
     assert recorder.calls == [
+        "own start_epoch",
+        "foundation start_epoch",
         "foundation begin",
         "own begin",
         "foundation finish",

@@ -36,6 +36,7 @@ def order(tmp_path: Path) -> ServedDistillation:
         synthetic=tmp_path,
         targets=tmp_path / "targets.npy",
         kept=(0, 1, 4),
+        epoch=0,
         config=Distillation(batch_size=2, mutual=False, placement="clients"),
     )
 

@@ -146,6 +146,7 @@ def make_pool(split: SplitFederation, folder: Path) -> None:
             mask=sample.mask,
             client=site,
             mask_origin="client",
+            style_origin="client",
             seed=0,
         )
         for number, (site, sample) in enumerate(

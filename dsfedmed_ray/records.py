@@ -13,6 +13,7 @@ MaskArray = NDArray[np.uint8]
 
 Direction = Literal["uplink", "downlink"]
 MaskOrigin = Literal["client", "perturbed", "procedural"]
+StyleOrigin = Literal["client", "shifted"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +38,14 @@ class SyntheticSample(Sample):
     Attributes:
         client: name of the client whose ControlNet drew the image.
         mask_origin: where the mask came from.
+        style_origin: ``"client"``: drawn to look like the client's images. ``"shifted"``: in a
+            contrast that the client does not have.
         seed: the seed of the generation job.
     """
 
     client: str
     mask_origin: MaskOrigin
+    style_origin: StyleOrigin
     seed: int
 
 

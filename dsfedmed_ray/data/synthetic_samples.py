@@ -29,6 +29,7 @@ def synthetic_schema(image_size: int, num_structures: int) -> pa.Schema:
             ("mask", pa.fixed_shape_tensor(pa.uint8(), (image_size, image_size, num_structures))),
             ("client", pa.string()),
             ("mask_origin", pa.string()),
+            ("style_origin", pa.string()),
             ("seed", pa.int64()),
             ("sample_id", pa.string()),
         ]
@@ -49,6 +50,7 @@ def to_table(samples: Sequence[SyntheticSample]) -> pa.Table:
         _tensors([sample.mask for sample in samples]),
         pa.array([sample.client for sample in samples]),
         pa.array([sample.mask_origin for sample in samples]),
+        pa.array([sample.style_origin for sample in samples]),
         pa.array([sample.seed for sample in samples], pa.int64()),
         pa.array([sample.sample_id for sample in samples]),
     ]
@@ -68,7 +70,7 @@ def _tensors(arrays: Sequence[NDArray[np.uint8]]) -> pa.Array:
 def from_table(table: pa.Table) -> list[SyntheticSample]:
     """The samples of a table, in its order."""
     images, masks = _arrays(table["image"]), _arrays(table["mask"])
-    rows = table.select(["client", "mask_origin", "seed", "sample_id"]).to_pylist()
+    rows = table.drop_columns(["image", "mask"]).to_pylist()
     return [
         SyntheticSample(image=image, mask=mask, **row)
         for image, mask, row in zip(images, masks, rows, strict=True)
@@ -96,9 +98,7 @@ def read_synthetic(folder: Path) -> list[SyntheticSample]:
     samples: list[SyntheticSample] = []
     for file in files:
         table = pq.read_table(file)
-        missing = {"image", "mask", "client", "mask_origin", "seed", "sample_id"} - set(
-            table.column_names
-        )
+        missing = set(synthetic_schema(1, 1).names) - set(table.column_names)
         if missing:
             raise DataError(
                 f"{file} is no synthetic set: it lacks {sorted(missing)}; synthesize it again"

@@ -1,4 +1,4 @@
-"""The picture ``figures/synthetic.png``: for each client a mask, a real and synthetic images."""
+"""The picture ``figures/synthetic.png``: for each client masks, real and synthetic images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dsfedmed_ray.records import ImageArray, MaskArray, Sample
+from dsfedmed_ray.records import ImageArray, MaskArray, Sample, SyntheticSample
 from dsfedmed_ray.run_directory import write_atomically
 
 ROWS = ("mask", "real", "mask of synthetic", "synthetic")
+SHIFTED_ROW = "in other styles"
 GAP_PX = 2
 
 
@@ -24,11 +25,21 @@ class ClientImages:
     """
 
     real: Sequence[Sample]
-    synthetic: Sequence[Sample]
+    synthetic: Sequence[SyntheticSample]
+
+    @property
+    def own(self) -> list[SyntheticSample]:
+        """Synthetic samples in the client's own style."""
+        return [sample for sample in self.synthetic if sample.style_origin == "client"]
+
+    @property
+    def shifted(self) -> list[SyntheticSample]:
+        """Synthetic samples in styles that the client does not have."""
+        return [sample for sample in self.synthetic if sample.style_origin == "shifted"]
 
 
 def draw_synthetic(clients: Mapping[str, ClientImages], path: Path, *, columns: int = 4) -> None:
-    """Draws one block a client, with rows mask, real, mask and synthetic.
+    """Draws one block a client, its rows as :data:`ROWS` names them, and one for shifted styles.
 
     Args:
         clients: by name.
@@ -41,30 +52,34 @@ def draw_synthetic(clients: Mapping[str, ClientImages], path: Path, *, columns: 
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+    shifted = any(images.shifted for images in clients.values())
+    labels = [*ROWS, SHIFTED_ROW] if shifted else list(ROWS)
     width = 1.05 * columns
     layout = ConstrainedLayoutEngine(w_pad=0.05, h_pad=0.02, wspace=0.02, hspace=0)
-    figure = Figure(figsize=(width * len(clients) + 0.3, 1.05 * len(ROWS) + 0.4), layout=layout)
+    figure = Figure(figsize=(width * len(clients) + 0.3, 1.05 * len(labels) + 0.4), layout=layout)
     panels = figure.subplots(1, len(clients), squeeze=False)[0]
     for panel, (name, images) in zip(panels, clients.items(), strict=True):
-        block = client_block(images, columns)
+        block = client_block(images, columns, with_shifted=shifted)
         panel.imshow(block, interpolation="nearest")
         panel.set_title(name, fontsize=8, loc="left")
         panel.set(xticks=[], yticks=[])
         panel.spines[:].set_visible(False)
-    height = block.shape[0] / len(ROWS)
-    panels[0].set_yticks([(row + 0.5) * height for row in range(len(ROWS))], ROWS, fontsize=7)
+    height = block.shape[0] / len(labels)
+    panels[0].set_yticks([(row + 0.5) * height for row in range(len(labels))], labels, fontsize=7)
     panels[0].tick_params(length=0)
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=150, format="png"))
 
 
-def client_block(images: ClientImages, columns: int) -> NDArray[np.uint8]:
+def client_block(images: ClientImages, columns: int, *, with_shifted: bool) -> NDArray[np.uint8]:
     """The rows of one client as one image; missing columns stay white."""
     rows = [
         [mask_image(sample.mask) for sample in images.real[:columns]],
         [sample.image for sample in images.real[:columns]],
-        [mask_image(sample.mask) for sample in images.synthetic[:columns]],
-        [sample.image for sample in images.synthetic[:columns]],
+        [mask_image(sample.mask) for sample in images.own[:columns]],
+        [sample.image for sample in images.own[:columns]],
     ]
+    if with_shifted:
+        rows.append([sample.image for sample in images.shifted[:columns]])
     height, width = rows[0][0].shape[:2]
     shape = (len(rows) * (height + GAP_PX), columns * (width + GAP_PX), 3)
     block = np.full(shape, 255, np.uint8)

@@ -33,6 +33,7 @@ class GenerationJob:
         mask_origin: where the masks came from.
         masks: ``uint8 [batch, height, width, structures]``.
         style: ``float32 [batch, size]``.
+        shifted: whether each image is drawn in a style that the client does not have.
         seeds: one an image; the image depends on nothing else but mask, style and ControlNet.
         sample_ids: unique in the synthetic set.
     """
@@ -41,6 +42,7 @@ class GenerationJob:
     mask_origin: MaskOrigin
     masks: MaskArray
     style: NDArray[np.float32]
+    shifted: tuple[bool, ...]
     seeds: tuple[int, ...]
     sample_ids: tuple[str, ...]
 
@@ -70,10 +72,12 @@ def plan_jobs(
     if num_samples < 1:
         raise ConfigurationError(f"num_samples={num_samples} draws nothing; give at least 1")
     masks, styles = _choose(upload, client, num_samples, settings.masks, seed)
+    shifted = np.zeros(num_samples, np.bool_)
     if settings.style_diversity > 0 and styles.shape[1] > 0:
         random = numpy_generator(seed, "style_diversity", client)
         others = [other for other in other_styles if other.shape[1] == styles.shape[1]]
-        styles = diversify_style(styles, others, share=settings.style_diversity, random=random)
+        share = settings.style_diversity
+        styles, shifted = diversify_style(styles, others, share=share, random=random)
     jobs = []
     for start in range(0, num_samples, settings.images_per_job):
         stop = min(start + settings.images_per_job, num_samples)
@@ -83,6 +87,7 @@ def plan_jobs(
                 mask_origin=settings.masks,
                 masks=masks[start:stop],
                 style=styles[start:stop],
+                shifted=tuple(shifted[start:stop].tolist()),
                 seeds=tuple(
                     derive_seed(seed, "synthetic", client, index) for index in range(start, stop)
                 ),
@@ -165,6 +170,7 @@ def _samples(job: GenerationJob, images: torch.Tensor) -> list[SyntheticSample]:
             mask=job.masks[index],
             client=job.client,
             mask_origin=job.mask_origin,
+            style_origin="shifted" if job.shifted[index] else "client",
             seed=job.seeds[index],
         )
         for index in range(len(job.seeds))

@@ -38,27 +38,28 @@ def diversify_style(
     *,
     share: float,
     random: np.random.Generator,
-) -> Styles:
-    """Replaces a share of the styles by other clients' or shifted ones.
+) -> tuple[Styles, NDArray[np.bool_]]:
+    """Replaces a share of the styles by shifted ones, half of them of other clients.
 
     Args:
         styles: ``[count, size]``, as measured by the painted space.
         others: styles of other clients, same size.
-        share: of the styles that change, in [0, 1].
+        share: of the styles that change, in [0, 1]; below 1 at least one stays.
         random: the stream.
 
     Returns:
-        A new array of the same shape.
+        A new array of the same shape, and which of its rows changed.
     """
-    mixed = styles.copy()
-    for index in range(len(mixed)):
-        if random.random() >= share:
-            continue
+    mixed, changed = styles.copy(), np.zeros(len(styles), np.bool_)
+    most = len(styles) if share == 1 else len(styles) - 1
+    count = min(round(share * len(styles)), most)
+    changed[random.permutation(len(styles))[:count]] = True
+    for index in np.flatnonzero(changed):
         if others and random.random() < 0.5:
             pool = others[int(random.integers(len(others)))]
             mixed[index, :-POSE_SIZE] = pool[random.integers(len(pool)), :-POSE_SIZE]
         mixed[index] = shift_style(mixed[index], random)
-    return mixed
+    return mixed, changed
 
 
 def shift_style(style: Styles, random: np.random.Generator) -> Styles:

@@ -31,7 +31,7 @@ from dsfedmed_ray.learning.wire import WireDtype, from_wire, to_wire
 from dsfedmed_ray.models.generator import Generator
 from dsfedmed_ray.models.nnunet import fingerprint_of
 from dsfedmed_ray.models.segmenter import SegmenterConfig
-from dsfedmed_ray.records import Sample
+from dsfedmed_ray.records import Sample, SyntheticSample
 from dsfedmed_ray.runtime.client_program import FitOrder, FitResult
 from dsfedmed_ray.runtime.client_state import ClientFiles
 from dsfedmed_ray.runtime.devices import role_device
@@ -183,6 +183,8 @@ class Hospital:
     ) -> ClientQuality:
         """Compares the client's synthetic samples with its private pairs.
 
+        Samples in shifted styles are not meant to look like its images and are left out.
+
         Args:
             client_id: the client.
             synthetic: folder of the synthetic set.
@@ -194,8 +196,10 @@ class Hospital:
         return measure_client(
             train=self._settings.split.samples(name, "train"),
             validation=self._settings.split.samples(name, "validation"),
-            synthetic=[sample for sample in read_synthetic(synthetic) if sample.client == name],
-            painted=[sample for job in own for sample in paint_job(self._generator, job)],
+            synthetic=_in_own_style(name, read_synthetic(synthetic)),
+            painted=_in_own_style(
+                name, [s for job in own for s in paint_job(self._generator, job)]
+            ),
             fit=lambda samples: self._fitted(samples, fit_steps),
             seed=self._settings.seed,
         )
@@ -282,6 +286,12 @@ class Hospital:
         kept = self._resident.kept.read()
         content = {"values": torch.tensor(kept.values), "counters": torch.tensor(kept.counters)}
         self._kept_files.save(client_id, round_index, content)
+
+
+def _in_own_style(name: str, samples: Sequence[SyntheticSample]) -> list[SyntheticSample]:
+    return [
+        sample for sample in samples if (sample.client, sample.style_origin) == (name, "client")
+    ]
 
 
 def _num_bytes(pairs: Pairs) -> int:

@@ -95,6 +95,7 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory, toy_split: SplitFederati
             mask=pair.mask,
             client="a",
             mask_origin="client",
+            style_origin="client",
             seed=0,
         )
         for number, pair in enumerate(pairs[:POOL])

@@ -48,8 +48,15 @@ class SynthesisChecks:
         """Checks what only the generator can tell.
 
         Raises:
-            ConfigurationError: the floor is asked of a generator that does not paint.
+            ConfigurationError: the floor is asked of a generator that does not paint, or no image
+                is drawn in its client's own style.
         """
+        if self.fit_steps > 0 and generator.style_diversity == 1:
+            raise ConfigurationError(
+                "generator.style_diversity=1 draws no image in its client's own style, and the "
+                "quality checks judge these alone; set schedule.quality_steps=0 or "
+                "generator.style_diversity below 1"
+            )
         if self.fit_steps > 0 and self.with_floor and not generator.has_painting:
             raise ConfigurationError(
                 "method.checks.with_floor measures what a generator paints before it diffuses, "

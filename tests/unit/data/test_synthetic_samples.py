@@ -26,6 +26,7 @@ def sample(name: str, size: int = 4) -> SyntheticSample:
         mask=(pixels[..., :2] > 20).astype(np.uint8),
         client="a",
         mask_origin="perturbed",
+        style_origin="client",
         seed=2**62,
     )
 

@@ -71,6 +71,18 @@ def test_style_diversity_changes_styles_only(generator: Generator, upload: Gener
         assert np.array_equal(left.masks, right.masks)
         assert left.seeds == right.seeds
         assert not np.array_equal(left.style, right.style)
+        assert (left.shifted, right.shifted) == ((False,) * 3, (True,) * 3)
+    assert {s.style_origin for s in run_job(generator, upload, mixed[0])} == {"shifted"}
+
+
+def test_images_fill_the_range_as_private_ones_do(
+    generator: Generator, upload: GeneratorUpload
+) -> None:
+    """Styles at half brightness; a stretched image of 32 x 32 has at least 5 pixels at each end."""
+    job = plan_jobs(generator.settings, upload, client="a", num_samples=2, seed=0)[0]
+    for sample in run_job(generator, upload, replace(job, style=job.style * 0.5)):
+        assert (sample.image == 0).sum() >= 5
+        assert (sample.image == 255).sum() >= 5
 
 
 def test_painting_floor(generator: Generator, upload: GeneratorUpload) -> None:

@@ -1,6 +1,7 @@
 """Styles that no client has."""
 
 import numpy as np
+import pytest
 
 from dsfedmed_ray.learning.style_mixing import (
     DARKEST,
@@ -21,9 +22,22 @@ def styles(count: int = 4) -> np.ndarray:
 
 def test_no_share_changes_nothing() -> None:
     given = styles()
-    mixed = diversify_style(given, [styles()], share=0.0, random=numpy_generator("mix"))
+    mixed, changed = diversify_style(given, [styles()], share=0.0, random=numpy_generator("mix"))
     assert np.array_equal(mixed, given)
+    assert not changed.any()
     assert mixed is not given
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.5, 2), (0.9, 3), (1.0, 4)])
+def test_a_share_of_four_styles_changes(share: float, count: int) -> None:
+    """Half of four are two; of 3.6 only three, since one stays below a share of 1; poses stay."""
+    given = styles()
+    mixed, changed = diversify_style(
+        given, [styles() / 2], share=share, random=numpy_generator("mix")
+    )
+    assert changed.sum() == count
+    assert np.array_equal((mixed != given).any(axis=1), changed)
+    assert np.array_equal(mixed[:, -POSE_SIZE:], given[:, -POSE_SIZE:])
 
 
 def test_shift_keeps_shapes_and_ranges() -> None:

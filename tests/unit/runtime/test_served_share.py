@@ -25,6 +25,7 @@ def order(tmp_path: Path) -> ServedDistillation:
             mask=np.full((8, 8, 1), i % 2, np.uint8),
             client=client,
             mask_origin="client",
+            style_origin="client",
             seed=0,
         )
         for i, client in enumerate(CLIENTS)

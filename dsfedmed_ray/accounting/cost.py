@@ -26,7 +26,7 @@ from dsfedmed_ray.models.tinysam import TinySamConfig
 from dsfedmed_ray.models.unet import UNetConfig
 from dsfedmed_ray.units import BYTES_PER_MB
 
-WireDtype = Literal["float32", "float16"]
+StateDtype = Literal["float32", "float16"]
 BYTES_PER_VALUE: Mapping[str, int] = {"float32": 4, "float16": 2}
 
 PAPER_IMAGE_SIZE = 1024
@@ -87,7 +87,7 @@ class _Traffic:
 
 
 def communication_table(
-    *, num_rounds: int = 100, wire_dtypes: Sequence[WireDtype] = ("float32", "float16")
+    *, num_rounds: int = 100, wire_dtypes: Sequence[StateDtype] = ("float32", "float16")
 ) -> list[CommunicationRow]:
     """Communication a client, method by method.
 

@@ -50,7 +50,7 @@ class BrainSitesConfig:
     """
 
     image_size: int = 128
-    structures: Sequence[Structure] = ("ventricles",)
+    structures: Sequence[Structure] = ("white_matter", "grey_matter", "ventricles")
     sequences: Sequence[PulseSequence] = ("t1", "pd", "t1", "t2")
     num_sites: int | None = None
     pairs_per_site: int | Sequence[int] = (40, 56, 12, 48)

@@ -162,7 +162,7 @@ def test_the_synthetic_set_is_read_by_pyarrow_alone(run_tiny: Run) -> None:
     images = table["image"].combine_chunks().to_numpy_ndarray()
     masks = table["mask"].combine_chunks().to_numpy_ndarray()
     assert (images.shape, images.dtype.name) == ((6, 64, 64, 3), "uint8")
-    assert (masks.shape, set(masks.ravel().tolist()) <= {0, 1}) == ((6, 64, 64, 1), True)
+    assert (masks.shape, set(masks.ravel().tolist()) <= {0, 1}) == ((6, 64, 64, 3), True)
     assert (directory.figures / "synthetic.png").exists()
 
 

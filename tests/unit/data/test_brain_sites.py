@@ -21,7 +21,7 @@ def test_the_default_is_three_hospitals_and_one_of_another_kind() -> None:
     assert federation.sites == ("t1_a", "pd_a", "t1_b", "t2_a")
     assert [federation.num_pairs(site) for site in federation.sites] == [40, 56, 12, 48]
     assert federation.scanner("t2_a").sequence == "t2"
-    assert federation.structures == ("ventricles",)
+    assert federation.structures == ("white_matter", "grey_matter", "ventricles")
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)

@@ -63,7 +63,8 @@ def test_each_site_is_scored_with_what_it_kept(
     state = load_file(directory.lightweight_model)
     norms = read_site_norms(directory.lightweight_model.parent)
     assert set(norms) == {"t1_a", "pd_a", "t1_b"}
-    model = built.lightweight.build(num_structures=1, image_size=64, seed=0)
+    num_structures = len(split.federation.structures)
+    model = built.lightweight.build(num_structures=num_structures, image_size=64, seed=0)
     for group, site in (("seen", "pd_a"), ("seen", "t1_b"), ("unseen", "t2_a")):
         model.load_trainable_state({**state, **norms.get(site, {})})
         images, masks = to_batch(list(split.samples(site, "test")))

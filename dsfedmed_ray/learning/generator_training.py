@@ -13,8 +13,8 @@ from dsfedmed_ray.errors import ConfigurationError
 from dsfedmed_ray.learning.generator_upload import GeneratorUpload
 from dsfedmed_ray.learning.mask_sources import perturb_masks
 from dsfedmed_ray.learning.rate_schedule import rate_factor
+from dsfedmed_ray.learning.tuning_batches import TuningBatch, TuningBatches
 from dsfedmed_ray.models.generator import Generator
-from dsfedmed_ray.models.image_space import Condition
 from dsfedmed_ray.models.layout import (
     COARSE_GRID,
     ENOUGH_FOR_DETAIL,
@@ -77,8 +77,9 @@ class _Tuning:
     def __init__(self, generator: Generator, images: Tensor, masks: Tensor, seed: int) -> None:
         self.generator = generator
         self.settings = generator.settings
-        self.images, self.masks, self.seed = images, masks, seed
+        self.seed = seed
         self.layout = shared_layout(generator, images, masks)
+        self.batches = TuningBatches(generator, images, masks, self.layout)
         self.weights = generator.tuned_parameters()
         self.average = [weight.detach().clone() for weight in self.weights]
         self.optimiser = torch.optim.AdamW(
@@ -92,12 +93,7 @@ class _Tuning:
     def run_step(self, step: int) -> float:
         """One optimiser step; gives the loss."""
         random = torch_generator(self.seed, "tune_generator", step)
-        images, masks = self._batch(random)
-        space = self.generator.space
-        with torch.no_grad():
-            condition = space.condition(masks, space.measure(images, masks), self.layout)
-            latents = space.encode(images, condition)
-        loss = self._loss(latents, masks, condition, random)
+        loss = self._loss(self.batches.draw(random), random)
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimiser)
@@ -116,25 +112,14 @@ class _Tuning:
         with torch.no_grad():
             torch._foreach_copy_(list[Tensor](self.weights), self.average)
 
-    def _batch(self, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        count = self.settings.batch_size
-        chosen = torch.randint(self.images.shape[0], (count,), generator=random)
-        images, masks = self.images[chosen], self.masks[chosen]
-        pairs = [
-            augment(images[index], masks[index], self.settings, random) for index in range(count)
-        ]
-        return torch.stack([pair[0] for pair in pairs]), torch.stack([pair[1] for pair in pairs])
-
-    def _loss(
-        self, latents: Tensor, masks: Tensor, condition: Condition, random: torch.Generator
-    ) -> Tensor:
-        scheduler = self.generator.scheduler
+    def _loss(self, batch: TuningBatch, random: torch.Generator) -> Tensor:
+        scheduler, latents, masks = self.generator.scheduler, batch.latents, batch.masks
         count = latents.shape[0]
         noise = torch.randn(latents.shape, generator=random).to(latents.device)
         strata = (torch.arange(count) + torch.rand(count, generator=random)) / count
         steps = (strata * scheduler.config.num_train_timesteps).long().to(latents.device)
         noisy = scheduler.add_noise(latents, noise, steps)
-        predicted = self.generator.predict(noisy, steps, condition)
+        predicted = self.generator.predict(noisy, steps, batch.condition)
         error = (predicted - target_of(scheduler, latents, noise, steps)).square()
         weight = time_weight(scheduler, steps, self.settings.min_snr_gamma).view(-1, 1, 1, 1)
         if self.settings.foreground_weight > 0:
@@ -161,35 +146,6 @@ def shared_layout(
     if kind != "none":
         images, masks = torch.cat([images, images.flip(3)]), torch.cat([masks, masks.flip(3)])
     return generator.space.layout(images, masks, grid)
-
-
-def augment(
-    image: Float[Tensor, "3 height width"],
-    mask: Float[Tensor, "structures height width"],
-    settings: Any,
-    random: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """A private pair as tuning sees it: flipped or turned, at times in other colours."""
-    flip, turns, jitter = torch.rand(3, generator=random).tolist()
-    if settings.augmentation != "none" and flip < 0.5:
-        image, mask = image.flip(2), mask.flip(2)
-    if settings.augmentation == "dihedral":
-        image = torch.rot90(image, int(turns * 4), (1, 2))
-        mask = torch.rot90(mask, int(turns * 4), (1, 2))
-    if jitter < settings.colour_jitter:
-        image = jitter_colours(image, random)
-    return image, mask
-
-
-def jitter_colours(
-    image: Float[Tensor, "3 height width"], random: torch.Generator
-) -> Float[Tensor, "3 height width"]:
-    """Permuted channels, inversion half the time and another gamma, in [0, 1]."""
-    order = torch.randperm(3, generator=random)
-    invert, exponent = torch.rand(2, generator=random).tolist()
-    image = image[order.to(image.device)]
-    image = 1 - image if invert < 0.5 else image
-    return image.clamp(0, 1) ** (2.0 ** (exponent * 2 - 1))
 
 
 def target_of(scheduler: Any, latents: Tensor, noise: Tensor, steps: Tensor) -> Tensor:

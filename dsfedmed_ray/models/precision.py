@@ -13,14 +13,11 @@ PRECISIONS = ("auto", "fp32", "bf16")
 def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
     """The format that a precision means on a device.
 
-    ``auto`` is bfloat16 where the hardware computes in it, else float32.
+    ``auto`` is bfloat16 where the hardware computes in it, else float32. Libraries also emulate it,
+    at a fraction of float32's speed: that does not count.
     """
     if precision == "auto":
-        if device.type == "cuda":
-            native = torch.cuda.is_bf16_supported()
-        else:
-            native = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-        return torch.bfloat16 if native else torch.float32
+        return torch.bfloat16 if _has_native_bfloat16(device) else torch.float32
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
@@ -33,3 +30,9 @@ def arithmetic(precision: str, device: torch.device) -> AbstractContextManager[A
     dtype = compute_dtype(precision, device)
     enabled = dtype != torch.float32
     return torch.autocast(device.type, dtype, enabled=enabled, cache_enabled=False)
+
+
+def _has_native_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

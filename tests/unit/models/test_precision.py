@@ -1,5 +1,6 @@
 """Number formats of arithmetic."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -11,7 +12,33 @@ def test_named_formats() -> None:
     assert compute_dtype("fp32", cpu) == torch.float32
     assert compute_dtype("bf16", cpu) == torch.bfloat16
     assert compute_dtype("fp16", cpu) == torch.float16
-    assert compute_dtype("auto", cpu) in (torch.float32, torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("avx512", "amx", "dtype"),
+    [
+        (False, False, torch.float32),
+        (True, False, torch.bfloat16),
+        (False, True, torch.bfloat16),
+    ],
+)
+def test_auto_is_bfloat16_where_a_processor_has_it(
+    monkeypatch: pytest.MonkeyPatch, avx512: bool, amx: bool, dtype: torch.dtype
+) -> None:
+    """oneDNN says yes to any processor with AVX-512, where it emulates."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert compute_dtype("auto", torch.device("cpu")) == dtype
+
+
+def test_emulation_on_a_gpu_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A card before Ampere supports bfloat16 by emulation alone."""
+
+    def supported(including_emulation: bool = True) -> bool:
+        return including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert compute_dtype("auto", torch.device("cuda")) == torch.float32
 
 
 def test_a_context_around_two_steps_sees_the_weights_of_the_second() -> None:

@@ -44,18 +44,6 @@ def test_statistics_move_unless_fixed() -> None:
         assert torch.equal(mean, before) == fixed
 
 
-@pytest.mark.parametrize("wrapper", [None, "model"])
-@pytest.mark.parametrize("imagenet_head", [True, False])
-def test_released_checkpoints_fit_with_and_without_head(
-    tmp_path: Path, imagenet_head: bool, wrapper: str | None
-) -> None:
-    released = build(imagenet_head=True).state_dict()
-    torch.save(released if wrapper is None else {wrapper: released}, tmp_path / "tinysam.pth")
-    model = build(weights=str(tmp_path / "tinysam.pth"), imagenet_head=imagenet_head)
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, released[name])
-
-
 def test_a_head_that_is_not_in_the_file(tmp_path: Path) -> None:
     torch.save(build().state_dict(), tmp_path / "small.pth")
     with pytest.raises(CheckpointError, match=r"does not fit TinySAM: 4 missing keys \['image_enc"):

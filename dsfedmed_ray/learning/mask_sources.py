@@ -34,8 +34,10 @@ def perturb_masks(
         seed: of the deformations.
 
     Returns:
-        Masks of the same shape, where what is drawn in from beyond the border is mirrored; and the
-        affine part of each deformation, as ``torch.nn.functional.affine_grid`` takes it.
+        Masks of the same shape, and the affine part of each deformation, as
+        ``torch.nn.functional.affine_grid`` takes it. What comes in from beyond the border is the
+        mirror image of a mask that the border cuts, as tissue goes on; beside a mask that lies
+        whole inside it is ground, since an organ has no second one.
     """
     if not len(masks):
         return masks, torch.zeros(0, 2, 3)
@@ -44,8 +46,16 @@ def perturb_masks(
     affine = _random_affine(len(masks), strength, random)
     grid = functional.affine_grid(affine, [*maps.shape], align_corners=False)
     grid = grid + _elastic_shift(len(masks), maps.shape[2:], random) * strength
-    moved = functional.grid_sample(maps, grid, padding_mode="reflection", align_corners=False)
+    mirrored = functional.grid_sample(maps, grid, padding_mode="reflection", align_corners=False)
+    alone = functional.grid_sample(maps, grid, padding_mode="zeros", align_corners=False)
+    moved = torch.where(_is_cut(maps).view(-1, 1, 1, 1), mirrored, alone)
     return (moved > 0.5).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy(), affine
+
+
+def _is_cut(maps: Float[Tensor, "count structures height width"]) -> Tensor:
+    """Whether any structure of a mask lies on the image's border."""
+    border = torch.cat([maps[:, :, [0, -1]].flatten(1), maps[:, :, :, [0, -1]].flatten(1)], dim=1)
+    return border.amax(dim=1) > 0
 
 
 def _random_affine(count: int, strength: float, random: torch.Generator) -> Tensor:

@@ -1,6 +1,7 @@
 """Perturbed and procedural masks."""
 
 import numpy as np
+from scipy import ndimage
 
 from dsfedmed_ray.learning.mask_sources import perturb_masks, procedural_masks
 
@@ -48,6 +49,18 @@ def test_the_affine_part_says_where_masks_went() -> None:
         rows, columns = np.nonzero(mask)
         centre = np.array([columns.mean(), rows.mean(), 0.0]) / 32 + [1 / 64 - 1, 1 / 64 - 1, 1.0]
         assert np.abs(move @ centre).max() < 0.1
+
+
+def test_only_what_the_border_cuts_goes_on_beyond_it() -> None:
+    """A disc in rows 4 to 20 that moves down by 5 is not met by its mirror image in row 1.
+
+    Shifts are up to 5 of 64 pixels. A mask that fills the image fills it wherever it moves.
+    """
+    rows, columns = np.mgrid[:64, :64]
+    disc = ((rows - 12) ** 2 + (columns - 32) ** 2 < 9**2).astype(np.uint8)[None, :, :, None]
+    moved, _ = perturb_masks(disc.repeat(40, axis=0), strength=1.0, seed=2)
+    assert {ndimage.label(mask[..., 0])[1] for mask in moved} == {1}
+    assert perturb_masks(np.ones((4, 64, 64, 1), np.uint8), strength=1.0, seed=2)[0].all()
 
 
 def test_drawn_areas() -> None:

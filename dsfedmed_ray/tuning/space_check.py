@@ -60,7 +60,9 @@ def check_space(space: TuneSpace, overrides: Sequence[str]) -> "Experiment":
         _check_path(space, path, config)
     for path, value in _examples(space):
         try:
-            build_experiment(_changed(config, base, path, value))
+            changed = _changed(config, base, path, value)
+            _check_stage(space, changed)
+            build_experiment(changed)
         except UserError as error:
             raise ConfigurationError(f"{space.source}: space.{path}: {error}") from error
     return experiment
@@ -89,6 +91,12 @@ def _check_stage(space: TuneSpace, config: "DictConfig") -> None:
         raise ConfigurationError(
             f"metric {space.metric} of the stage {space.stage!r} is reported by no run of the "
             f"method {config.method.name}; its stages that validate: {', '.join(has) or 'none'}"
+        )
+    every = OmegaConf.select(config, f"{REPORTING_STAGES[space.stage]}.validate_every")
+    if every == 0:
+        raise ConfigurationError(
+            f"metric {space.metric} of the stage {space.stage!r} is reported by no run with "
+            "validate_every=0; set schedule.validate_every to 1 or more"
         )
 
 

@@ -78,6 +78,22 @@ def test_a_metric_that_no_run_reports(tmp_path: Path, stage: str, method: str, k
         check_space(space, [f"method={method}"])
 
 
+@pytest.mark.parametrize("method", ["fedavg", "dsfedmed"])
+def test_a_stage_that_never_validates(tmp_path: Path, method: str) -> None:
+    """On the command line, or by a value of the space; stage 5 validates all the same."""
+    message = r"stage 'train_federated' is reported by no run with validate_every=0; set schedule"
+    never = ["schedule.validate_every=0", "schedule.patience=null", f"method={method}"]
+    space = _space(tmp_path, "lightweight: {choice: [unet]}", "train_federated")
+    with pytest.raises(ConfigurationError, match=message):
+        check_space(space, [*SMOKE, *never])
+    key = "method.federated.validate_every"
+    space = _space(tmp_path, f"{key}: {{choice: [1, 0]}}", "train_federated")
+    with pytest.raises(ConfigurationError, match=rf"space\.{key}: .*{message}"):
+        check_space(space, [*SMOKE, "schedule.patience=null", f"method={method}"])
+    if method == "dsfedmed":
+        check_space(_space(tmp_path, "lightweight: {choice: [unet]}"), [*SMOKE, *never])
+
+
 def test_overrides_that_do_not_compose_are_shown(tmp_path: Path) -> None:
     space = _space(tmp_path, "method.selection.ratio: {uniform: [0.2, 1.0]}")
     with pytest.raises(ConfigurationError, match=r"with runtime\.clients=serial experiment=none: "):

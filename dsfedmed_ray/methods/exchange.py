@@ -1,10 +1,11 @@
 """What the server sends to clients, what it hears of them, and both in the ledger."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from dsfedmed_ray.accounting.communication import payload_bytes
 from dsfedmed_ray.learning.aggregation import FlatState
-from dsfedmed_ray.learning.wire import Payload
+from dsfedmed_ray.learning.wire import Payload, WireDtype, to_wire
 from dsfedmed_ray.records import Direction, Transfer
 from dsfedmed_ray.runtime.client_pool import ClientPool
 
@@ -51,6 +52,66 @@ def broadcast_transfers(
             name, sizes, direction="downlink", stage=stage, round_index=round_index
         )
     ]
+
+
+class StateVersions:
+    """Which clients hold the newest version of a state that changes from round to round.
+
+    A version reaches a client once, whatever it is for, training or validation. Who holds the one
+    before gets the change, in the wire's number format; everybody else gets the whole state.
+
+    Args:
+        pool: names the clients.
+        stage: for the ledger.
+        wire_dtype: number format of what travels.
+    """
+
+    def __init__(self, pool: ClientPool, *, stage: str, wire_dtype: WireDtype) -> None:
+        self._pool = pool
+        self._stage = stage
+        self._wire_dtype = wire_dtype
+        self._holders: set[int] = set()
+        self._earlier_holders: set[int] = set()
+
+    def renew(self) -> None:
+        """The state has changed; nobody holds the new version yet."""
+        self._holders, self._earlier_holders = set(), self._holders
+
+    def send(self, clients: Sequence[int], state: FlatState, round_index: int) -> list[Transfer]:
+        """The ledger's lines for bringing the newest version to clients that lack it.
+
+        Args:
+            clients: who needs it, ascending.
+            state: the newest version.
+            round_index: the round.
+        """
+        lacking = [client for client in clients if client not in self._holders]
+        change = to_wire(state, state, self._wire_dtype)
+        lines = [
+            line
+            for payload, earlier in ((state, False), (change, True))
+            for line in broadcast_transfers(
+                [
+                    self._pool.client_name(client)
+                    for client in lacking
+                    if (client in self._earlier_holders) == earlier
+                ],
+                payload,
+                stage=self._stage,
+                what="state",
+                round_index=round_index,
+            )
+        ]
+        self._holders.update(lacking)
+        return lines
+
+    def snapshot(self) -> dict[str, Any]:
+        """Plain content for a checkpoint."""
+        return {"now": sorted(self._holders), "earlier": sorted(self._earlier_holders)}
+
+    def restore(self, content: dict[str, Any]) -> None:
+        """Goes on from :meth:`snapshot`."""
+        self._holders, self._earlier_holders = set(content["now"]), set(content["earlier"])
 
 
 def validation_dice(

@@ -14,7 +14,7 @@ from dsfedmed_ray.data.splits import SplitFederation
 from dsfedmed_ray.learning.aggregation import StateLayout
 from dsfedmed_ray.learning.wire import from_wire, to_wire
 from dsfedmed_ray.methods.best_state import BestState
-from dsfedmed_ray.methods.exchange import broadcast_transfers, transfers_of, validation_dice
+from dsfedmed_ray.methods.exchange import StateVersions, transfers_of, validation_dice
 from dsfedmed_ray.methods.federated_training import FederatedTraining
 from dsfedmed_ray.methods.local_norms import (
     NORMS_FILE,
@@ -73,7 +73,7 @@ class FederatedRounds:
     def _begin_fresh(self) -> None:
         self._state, self._last_round = self._initial, -1
         self._best = BestState(self._schedule.tolerance)
-        self._holders: list[int] = []  # clients that hold the last broadcast
+        self._versions = StateVersions(self._pool, stage=STAGE, wire_dtype=self._context.wire_dtype)
         self._first_rounds: dict[int, int] = {}  # of clients that keep something
 
     def begin(self, content: dict[str, Any] | None) -> None:
@@ -84,12 +84,13 @@ class FederatedRounds:
             self._best = BestState.restored(content["best"], self._schedule.tolerance)
             self._last_round = content["round"]
             self._first_rounds = content["first_rounds"]
-            self._holders = content["holders"]
+            self._versions.restore(content["versions"])
 
     def advance(self, unit: int) -> UnitResult:
         """One round."""
         # 1. Choose the round's clients; of those that shall be away, none does any work.
-        travels = to_wire(self._state, self._state, self._context.wire_dtype)
+        wire_dtype = self._context.wire_dtype
+        travels = to_wire(self._state, self._state, wire_dtype)
         clients = self._participation.attendance(unit, 2 * payload_bytes(travels))
         unit_name = f"round {unit + 1}"
         self._pool.policy.require_enough(len(clients.in_time), len(clients.asked), unit_name)
@@ -102,11 +103,11 @@ class FederatedRounds:
             stage=STAGE,
             num_asked=len(clients.asked),
         )
-        transfers = self._round_transfers(unit, clients, result)
+        transfers = self._versions.send(clients.reached, self._state, unit)
+        transfers += self._uplinks(unit, result)
         # 3. The mean, as it reaches those who hold the last broadcast, is the new global state.
-        wire_dtype = self._context.wire_dtype
         self._state = from_wire(to_wire(result.state, self._state, wire_dtype), self._state)
-        self._holders = [] if wire_dtype == "float32" else clients.reached
+        self._versions.renew()
         self._last_round = unit
         if self._keeps_norms:
             for reply in result.replies:
@@ -136,7 +137,7 @@ class FederatedRounds:
         """See :class:`~dsfedmed_ray.methods.resumable.ResumableWork`."""
         return {
             "state": self._layout.unflatten(self._state),
-            "holders": self._holders,
+            "versions": self._versions.snapshot(),
             "best": self._best.snapshot(),
             "round": self._last_round,
             "first_rounds": self._first_rounds,
@@ -173,7 +174,6 @@ class FederatedRounds:
         )
 
     def _validated(self, round_index: int) -> tuple[float, list[Transfer]]:
-        # The validated state is the next round's broadcast, which is counted there.
         most = self._schedule.max_validation_clients
         clients = (
             sorted(self._first_rounds)[:most]  # the others have no normalisation yet
@@ -189,25 +189,10 @@ class FederatedRounds:
             with_own_norms=self._keeps_norms,
         )
         self._best.offer(round_index, dice, self._layout.unflatten(self._state))
-        return dice, sent
+        return dice, self._versions.send(clients, self._state, round_index) + sent
 
-    def _round_transfers(
-        self, round_index: int, clients: Attendance, result: RoundResult
-    ) -> list[Transfer]:
-        holders = set(self._holders)
-        change = to_wire(self._state, self._state, self._context.wire_dtype)
-        down = [
-            line
-            for payload, held in ((self._state, False), (change, True))
-            for line in broadcast_transfers(
-                [self._pool.client_name(c) for c in clients.reached if (c in holders) == held],
-                payload,
-                stage=STAGE,
-                what="state",
-                round_index=round_index,
-            )
-        ]
-        up = [
+    def _uplinks(self, round_index: int, result: RoundResult) -> list[Transfer]:
+        return [
             line
             for reply in result.replies
             for line in transfers_of(
@@ -218,7 +203,6 @@ class FederatedRounds:
                 round_index=round_index,
             )
         ]
-        return down + up
 
     def _values(
         self, clients: Attendance, result: RoundResult, transfers: list[Transfer]

@@ -98,7 +98,7 @@ class Hospital:
         return ResidentSegmenter(model, self._settings.local.kept_entries(model))
 
     @cached_property
-    def _uplink_bytes(self) -> int:
+    def _state_bytes(self) -> int:
         # The size of a state does not depend on its values, so it is measured once.
         state = self._resident.shared.read()
         return payload_bytes(to_wire(state, state, self._settings.wire_dtype))
@@ -143,7 +143,7 @@ class Hospital:
             state=from_wire(sent, broadcast),
             num_samples=len(pairs),
             metrics={"loss": loss},
-            num_uplink_bytes=self._uplink_bytes,
+            num_uplink_bytes=self._state_bytes + payload_bytes((len(pairs), loss)),
         )
 
     def _distilled(
@@ -161,7 +161,7 @@ class Hospital:
             state=state,
             num_samples=num_samples,
             metrics={"loss": loss},
-            num_uplink_bytes=payload_bytes(state),
+            num_uplink_bytes=payload_bytes((state, num_samples, loss)),
         )
 
     def fingerprint(self, client_id: int) -> NDArray[np.float64]:

@@ -33,7 +33,7 @@ class FitResult:
         state: its state after training; may share memory with the resident model.
         num_samples: its aggregation weight, n_k.
         metrics: finite numbers by name.
-        num_uplink_bytes: serialised size of what the client would send.
+        num_uplink_bytes: serialised size of what the client would send: all of the above.
     """
 
     state: FlatState

@@ -87,15 +87,9 @@ class Student:
         """Mean Dice of the candidate after an epoch at the seen sites, and what travelled."""
         self._last = epoch
         candidate = self._candidate()
-        flat = self._layout.flatten(candidate)
-        clients = self._context.all_clients()
-        dice, up = validation_dice(self._pool, clients, flat, stage=self._stage, unit=epoch)
-        names = [self._pool.client_name(client) for client in clients]
-        down = broadcast_transfers(
-            names, flat, stage=self._stage, what="candidate", round_index=epoch
-        )
+        dice, sent = self._judged(candidate, epoch)
         self.best.offer(epoch, dice, candidate)
-        sent, self._unsaid = self._unsaid + down + up, []
+        sent, self._unsaid = self._unsaid + sent, []
         return dice, sent
 
     def is_finished(self) -> bool:
@@ -112,12 +106,24 @@ class Student:
         }
 
     def _offer_initial(self) -> None:
-        """The federated model itself is a candidate: stage 5 must earn its place."""
-        flat = self._layout.flatten(self._model.trainable_state())
+        """The federated model itself is a candidate: stage 5 must earn its place.
+
+        It travels like any other: the clients were not asked to keep what they validated before.
+        """
+        state = self._model.trainable_state()
+        dice, self._unsaid = self._judged(state, 0)  # goes out with epoch 0
+        self.best.offer(INITIAL, dice, state)
+
+    def _judged(self, candidate: State, epoch: int) -> tuple[float, list[Transfer]]:
+        """A candidate's mean Dice at the clients, and what travelled for it."""
+        flat = self._layout.flatten(candidate)
         clients = self._context.all_clients()
-        dice, sent = validation_dice(self._pool, clients, flat, stage=self._stage, unit=0)
-        self._unsaid = sent  # the clients hold this state already; its scores go out with epoch 0
-        self.best.offer(INITIAL, dice, self._model.trainable_state())
+        dice, up = validation_dice(self._pool, clients, flat, stage=self._stage, unit=epoch)
+        names = [self._pool.client_name(client) for client in clients]
+        down = broadcast_transfers(
+            names, flat, stage=self._stage, what="candidate", round_index=epoch
+        )
+        return dice, down + up
 
     def _candidate(self) -> State:
         """The trained model, averaged with the federated one it started from."""

@@ -86,7 +86,8 @@ def _tuned(
 def _record(
     context: RunContext, client: int, name: str, upload: GeneratorUpload, seconds: float
 ) -> None:
-    sizes = {what: payload_bytes(part) for what, part in upload.parts().items()}
+    sent = {**upload.parts(), "loss": upload.final_loss}
+    sizes = {what: payload_bytes(part) for what, part in sent.items()}
     context.journal.transfers(
         transfers_of(name, sizes, direction="uplink", stage=STAGE, round_index=client)
     )

@@ -35,12 +35,14 @@ CLOCK = Availability(
 )
 
 
-def schedule(variant: str = PLAIN, rounds: int = ROUNDS, **changes: Any) -> FederatedTraining:
-    """The optimisers' states outlive rounds, so that they count as well."""
+def schedule(
+    variant: str = PLAIN, rounds: int = ROUNDS, optimizer_state: Any = "keep", **changes: Any
+) -> FederatedTraining:
+    """The optimisers' states outlive rounds, so that they count as well, unless they are reset."""
     plain = variant == PLAIN
     local = LocalTraining(
         training=SegmentationTraining(batch_size=3, **changes),
-        optimizer_state="keep",
+        optimizer_state=optimizer_state,
         norm_policy="average" if plain else "local",
     )
     return FederatedTraining(
@@ -75,6 +77,7 @@ def train(
         runtime: RuntimeConfig,
         rounds: int = ROUNDS,
         training: dict[str, Any] | None = None,
+        optimizer_state: str = "keep",
         **surroundings: Any,
     ) -> Trained:
         model = UNetConfig(channels=(4, 8), num_res_units=1, norm="batch")
@@ -83,7 +86,8 @@ def train(
             runtime = replace(runtime, availability=CLOCK, failures=few)
         opened = open_context(folder, runtime, toy_split, lightweight=model, **surroundings)
         with opened as context:
-            stage = federated_stage(context, schedule(variant, rounds, **(training or {})))
+            changes = {"optimizer_state": optimizer_state, **(training or {})}
+            stage = federated_stage(context, schedule(variant, rounds, **changes))
             lines = list(read_json_lines(context.directory.rounds))
             transfers = list(read_json_lines(context.directory.transfers))
         for line in lines:
@@ -114,6 +118,14 @@ def undisturbed(
 
 def check_trace(trained: Trained) -> None:
     """Somebody is away, somebody late, somebody joins; the ledger and the clock know of it."""
+
+    def clients_that_sent(what: str, index: int) -> set[str]:
+        return {
+            line["client"]
+            for line in trained.transfers
+            if (line["direction"], line["what"], line["round_index"]) == ("uplink", what, index)
+        }
+
     values = [line["values"] for line in trained.rounds]
     assert [value["num_clients"] for value in values] == [4, 5, 5]
     assert sum(value["num_absent"] for value in values) > 0
@@ -122,11 +134,17 @@ def check_trace(trained: Trained) -> None:
         in_time = value["num_clients"] - value["num_absent"] - value["num_late"]
         assert value["num_replies"] == in_time
         sent = Counter(
-            line["direction"]
+            (line["direction"], line["what"])
             for line in trained.transfers
-            if line["round_index"] == index and line["what"] == "state"
+            if line["round_index"] == index
         )
-        assert sent == {"downlink": in_time + value["num_late"], "uplink": in_time}
+        assert sent["uplink", "state"] == in_time
+        # What was validated is what the next round starts from, and does not travel again.
+        for_training = sent["downlink", "state"] - sent["uplink", "validation_dice"]
+        lacking = len(
+            clients_that_sent("state", index) - clients_that_sent("validation_dice", index - 1)
+        )
+        assert lacking <= for_training <= lacking + value["num_late"]
         assert (value["simulated_seconds"] == 0.46) == (value["num_late"] > 0)
         assert value["simulated_seconds"] <= 0.46
     after = [line for line in trained.transfers if line["what"] == "norm_state"]

@@ -23,6 +23,7 @@ def rounds(**schedule: Any) -> FederatedRounds:
         split=SimpleNamespace(num_clients=3, seen_sites=("a", "b", "c")),
         lightweight=None,
         availability=Availability(),
+        wire_dtype="float32",
         build=lambda _: OneWeight(),
     )
     pool: Any = None

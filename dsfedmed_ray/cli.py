@@ -124,7 +124,7 @@ def _run(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from dsfedmed_ray.configuration import build_experiment, compose
-    from dsfedmed_ray.experiment import run
+    from dsfedmed_ray.experiment import publish_run, run
     from dsfedmed_ray.methods.resumable import StopRequest
     from dsfedmed_ray.progress import show_progress
     from dsfedmed_ray.report.html import write_report
@@ -141,6 +141,9 @@ def _run(options: argparse.Namespace) -> int:
         directory = run(experiment, progress, stop)
     write_report(directory)
     print_table(directory, Console())
+    published = publish_run(experiment, directory)
+    if published is not None:
+        print(f"published      {published}")
     return 0
 
 

@@ -95,13 +95,18 @@ def build_experiment(config: "DictConfig") -> "Experiment":
         check_settings(part, models[part])
     _check_foundation_workers(values)
     run_dir = values["run"]["dir"]
+    publish_to, remote = values["run"].get("publish"), values["store"].get("remote")
+    for key, value in (("run.publish", publish_to), ("store.remote", remote)):
+        check_value(key, value, str | None)
     # A resumed run is the same run, so ``resume`` does not belong to the configuration it keeps.
     kept = {key: value for key, value in values.items() if key != "resume"}
     return Experiment(
         seed=values["seed"],
         resume=values["resume"],
         run_dir=None if run_dir is None else Path(str(run_dir)),
+        publish_to=publish_to,
         store_dir=Path(str(values["store"]["dir"])),
+        store_remote=remote,
         resolved=OmegaConf.to_yaml(OmegaConf.create(kept)),
         **{part: _instantiated(models[part], part) for part in parts},
     )

@@ -24,6 +24,8 @@ from dsfedmed_ray.run_directory import RunDirectory, write_atomically
 from dsfedmed_ray.runtime.engine import RuntimeConfig, open_engine
 from dsfedmed_ray.runtime.foundation_server import check_foundation
 from dsfedmed_ray.runtime.journal import Journal
+from dsfedmed_ray.runtime.object_stores import below, check_address, check_writable
+from dsfedmed_ray.runtime.publishing import publish
 from dsfedmed_ray.runtime.stage_store import StageStore
 from dsfedmed_ray.summary import write_summary
 
@@ -38,7 +40,11 @@ class Experiment:
         seed: of every random stream.
         resume: go on in an existing run directory.
         run_dir: the run's folder; None makes one under ``runs/`` with a time stamp.
+        publish_to: address of an object store that receives a finished run directory, below it and
+            under the directory's name; None publishes nothing.
         store_dir: where finished stages and embeddings are kept.
+        store_remote: address of an object store through which machines share finished stages;
+            None shares nothing. Embeddings stay in ``store_dir``.
         data: builds the federation.
         split: gives sites their roles.
         foundation: the foundation model.
@@ -52,7 +58,9 @@ class Experiment:
     seed: int
     resume: bool
     run_dir: Path | None
+    publish_to: str | None
     store_dir: Path
+    store_remote: str | None
     data: Any
     split: LeaveOneSiteOut
     foundation: SegmenterConfig
@@ -61,6 +69,11 @@ class Experiment:
     method: Method
     runtime: RuntimeConfig
     resolved: str
+
+    def __post_init__(self) -> None:
+        for key, uri in (("run.publish", self.publish_to), ("store.remote", self.store_remote)):
+            if uri is not None:
+                check_address(key, uri)
 
 
 def run(
@@ -82,7 +95,9 @@ def run(
     """
     started = time.perf_counter()
     split = experiment.split.apply(experiment.data.build())
-    _check_models(experiment, split)
+    check_models(experiment, split)
+    if experiment.publish_to is not None:
+        check_writable(experiment.publish_to)
     with _context(experiment, split, progress, stop or StopRequest()) as context:
         directory = context.directory
         progress.note(f"run directory: {directory.root}")
@@ -102,8 +117,28 @@ def run(
     return directory
 
 
-def _check_models(experiment: Experiment, split: SplitFederation) -> None:
-    """Holds the method's models against the federation: what does not fit is known at once."""
+def publish_run(experiment: Experiment, directory: RunDirectory) -> str | None:
+    """Copies a finished run directory to where ``run.publish`` says.
+
+    Returns:
+        Its address there; None where it goes nowhere.
+
+    Raises:
+        RunDirectoryError: the store cannot be written.
+    """
+    if experiment.publish_to is None:
+        return None
+    uri = below(experiment.publish_to, directory.root.resolve().name)
+    publish(directory.root, uri)
+    return uri
+
+
+def check_models(experiment: Experiment, split: SplitFederation) -> None:
+    """Holds the method's models against the federation: what does not fit is known at once.
+
+    Raises:
+        UserError: a model or its weights cannot be used.
+    """
     lightweight = experiment.lightweight.build(
         num_structures=len(split.federation.structures),
         image_size=split.federation.image_size,
@@ -180,7 +215,7 @@ def train(
         InterruptedRunError: a signal came; ``resume=true`` goes on.
     """
     split = experiment.split.apply(experiment.data.build())
-    _check_models(experiment, split)
+    check_models(experiment, split)
     with _context(experiment, split, progress, stop or StopRequest()) as context:
         context.with_rows = False
         experiment.method.run(context)
@@ -196,6 +231,8 @@ def _context(
 ) -> Iterator[RunContext]:
     note: Callable[[str], None] = progress.note
     directory = run_directory(experiment, experiment.method.name)
+    if experiment.store_remote is not None:
+        check_writable(experiment.store_remote)
     with open_engine(experiment.runtime, split.num_clients, note) as engine:
         # Made last: what the user or the cluster refuses leaves nothing behind.
         keep_configuration(experiment, directory)
@@ -207,7 +244,7 @@ def _context(
             generator=experiment.generator,
             engine=engine,
             directory=directory,
-            store=StageStore(experiment.store_dir),
+            store=StageStore(experiment.store_dir, experiment.store_remote),
             journal=Journal(directory),
             progress=progress,
             stop=stop,

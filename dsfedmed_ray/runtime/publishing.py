@@ -1,9 +1,8 @@
 """Publishing finished folders to object stores, and fetching them back verified.
 
 An object store has no atomic rename, so a manifest written last takes its place: a folder without
-a manifest is not there, however many of its files are. Stores are named by URI and reached through
-``pyarrow.fs``: ``s3://bucket/path``, ``gs://bucket/path`` and ``file:///path``. An S3 server other
-than Amazon's is named in the query: ``s3://bucket/path?endpoint_override=HOST:PORT&scheme=http``.
+a manifest is not there, however many of its files are. What a URI may be:
+:mod:`~dsfedmed_ray.runtime.object_stores`.
 
 From a shell: ``python -m dsfedmed_ray.runtime.publishing publish FOLDER URI`` and ``... fetch URI
 FOLDER``.
@@ -17,9 +16,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
-from urllib.parse import urlsplit
 
-from dsfedmed_ray.errors import CheckpointError, ConfigurationError, RunDirectoryError, UserError
+from dsfedmed_ray.errors import CheckpointError, RunDirectoryError, UserError
+from dsfedmed_ray.runtime.object_stores import make_parents, one_line, open_store, shown
 
 MANIFEST_NAME = "manifest.json"
 _CHUNK_BYTES = 8 * 2**20
@@ -54,7 +53,7 @@ def publish(folder: Path, uri: str) -> None:
         RunDirectoryError: the folder has no file, or the store cannot be written.
         ConfigurationError: the URI names no store that ``pyarrow.fs`` knows.
     """
-    store, root = _open_store(uri)
+    store, root = open_store(uri)
     files = _describe(folder)
     manifest = json.dumps({"files": [asdict(file) for file in files]}, indent=1).encode()
     manifest_path = f"{root}/{MANIFEST_NAME}"
@@ -70,7 +69,7 @@ def publish(folder: Path, uri: str) -> None:
         _write(store, manifest_path, [manifest])
     except OSError as error:
         raise RunDirectoryError(
-            f"cannot publish {folder} to {_shown(uri)}: {_one_line(error)}; "
+            f"cannot publish {folder} to {shown(uri)}: {one_line(error)}; "
             "check that the bucket exists and that your credentials may write to it"
         ) from error
 
@@ -82,7 +81,7 @@ def is_published(uri: str) -> bool:
         CheckpointError: the store cannot be read.
         ConfigurationError: the URI names no store that ``pyarrow.fs`` knows.
     """
-    store, root = _open_store(uri)
+    store, root = open_store(uri)
     try:
         return _exists(store, f"{root}/{MANIFEST_NAME}")
     except OSError as error:
@@ -103,7 +102,7 @@ def fetch(uri: str, folder: Path) -> None:
     """
     if folder.exists():
         raise RunDirectoryError(f"{folder} exists; fetch into a folder that does not")
-    store, root = _open_store(uri)
+    store, root = open_store(uri)
     files = _read_manifest(store, root, uri)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -115,38 +114,14 @@ def fetch(uri: str, folder: Path) -> None:
             partial.rename(folder)
     except OSError as error:
         raise RunDirectoryError(
-            f"cannot fetch {_shown(uri)} into {folder}: {_one_line(error)}; "
+            f"cannot fetch {shown(uri)} into {folder}: {one_line(error)}; "
             "check the free space and the connection"
         ) from error
 
 
-def _open_store(uri: str) -> tuple[Any, str]:
-    from pyarrow import ArrowException
-    from pyarrow.fs import FileSystem
-
-    try:
-        store, path = FileSystem.from_uri(uri)
-    except (ArrowException, OSError) as error:
-        raise ConfigurationError(
-            f"{_shown(uri)!r} is not the address of a store; "
-            "allowed are s3://BUCKET/PATH, gs://BUCKET/PATH and file:///PATH"
-        ) from error
-    return store, path.rstrip("/")
-
-
-def _shown(uri: str) -> str:
-    """The URI without its user, password and query, which may hold credentials."""
-    parts = urlsplit(uri)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
 def _unreadable(uri: str, error: Exception) -> CheckpointError:
     return CheckpointError(
-        f"cannot read {_shown(uri)}: {_one_line(error)}; "
+        f"cannot read {shown(uri)}: {one_line(error)}; "
         "check the address and that your credentials may read it"
     )
 
@@ -184,8 +159,7 @@ def _upload(store: Any, path: str, source: BinaryIO) -> None:
 
 
 def _write(store: Any, path: str, chunks: Any) -> None:
-    if store.type_name == "local":  # object stores have no folders to make
-        store.create_dir(str(PurePosixPath(path).parent), recursive=True)
+    make_parents(store, path)
     with store.open_output_stream(path) as target:
         for chunk in chunks:
             target.write(chunk)
@@ -195,7 +169,7 @@ def _read_manifest(store: Any, root: str, uri: str) -> list[PublishedFile]:
     try:
         if not _exists(store, f"{root}/{MANIFEST_NAME}"):
             raise CheckpointError(
-                f"nothing is published at {_shown(uri)}: it has no {MANIFEST_NAME}; "
+                f"nothing is published at {shown(uri)}: it has no {MANIFEST_NAME}; "
                 "give the address that the run was published to"
             )
         with store.open_input_stream(f"{root}/{MANIFEST_NAME}") as stream:
@@ -206,13 +180,13 @@ def _read_manifest(store: Any, root: str, uri: str) -> list[PublishedFile]:
         files = [PublishedFile(**file) for file in json.loads(text)["files"]]
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{MANIFEST_NAME} at {_shown(uri)} is damaged; publish the folder again"
+            f"{MANIFEST_NAME} at {shown(uri)} is damaged; publish the folder again"
         ) from error
     for file in files:
         path = PurePosixPath(file.name)
         if path.is_absolute() or ".." in path.parts:
             raise CheckpointError(
-                f"{MANIFEST_NAME} at {_shown(uri)} names {file.name!r}, outside its own folder; "
+                f"{MANIFEST_NAME} at {shown(uri)} names {file.name!r}, outside its own folder; "
                 "do not use it"
             )
     return files
@@ -227,7 +201,7 @@ def _download(store: Any, root: str, uri: str, file: PublishedFile, folder: Path
         source = store.open_input_stream(f"{root}/{file.name}")
     except FileNotFoundError as error:
         raise CheckpointError(
-            f"{file.name} is missing at {_shown(uri)}; publish the folder again"
+            f"{file.name} is missing at {shown(uri)}; publish the folder again"
         ) from error
     with source, target.open("wb") as content:
         for chunk in _chunks(source):
@@ -236,7 +210,7 @@ def _download(store: Any, root: str, uri: str, file: PublishedFile, folder: Path
             num_bytes += len(chunk)
     if (num_bytes, digest.hexdigest()) != (file.num_bytes, file.sha256):
         raise CheckpointError(
-            f"{file.name} at {_shown(uri)} is damaged: {num_bytes} bytes with sha256 "
+            f"{file.name} at {shown(uri)} is damaged: {num_bytes} bytes with sha256 "
             f"{digest.hexdigest()[:12]}, the manifest says {file.num_bytes} with "
             f"{file.sha256[:12]}; publish the folder again"
         )

@@ -19,7 +19,9 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-from dsfedmed_ray.errors import RunDirectoryError
+from dsfedmed_ray.errors import CheckpointError, RunDirectoryError
+from dsfedmed_ray.runtime.object_stores import below
+from dsfedmed_ray.runtime.publishing import fetch, is_published, publish
 
 POLL_SECONDS = 0.2
 """Between two looks at a stage that another run is doing."""
@@ -79,23 +81,38 @@ def stage_key(stage: str, settings: dict[str, Any], inputs: list[str]) -> str:
 
 
 class StageStore:
-    """A folder of finished stages, one sub-folder a key, published whole."""
+    """A folder of finished stages, one sub-folder a key, published whole.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        root: the folder.
+        remote: address of an object store through which machines share their stages. What is
+            finished here goes there; what only they have comes from there, verified, where
+            :meth:`alone` is entered. None keeps everything here.
+
+    With ``remote``, methods also raise a RunDirectoryError where it cannot be written, and a
+    CheckpointError where it cannot be read or what it holds is damaged.
+    """
+
+    def __init__(self, root: Path, remote: str | None = None) -> None:
         self.root = root
+        self._remote = remote
+        self._at_remote: set[str] = set()
 
     def find(self, key: str) -> Path | None:
-        """The folder of a finished stage, or None."""
+        """The folder of a finished stage, or None; one that the remote lacks is sent there."""
         folder = self.root / key
-        return folder if folder.is_dir() else None
+        if not folder.is_dir():
+            return None
+        self._send(key)
+        return folder
 
     @contextmanager
     def alone(self, key: str, waiting: Callable[[], None]) -> Iterator[None]:
         """Holds a key: of several runs that need a stage at once, one does it and the others wait.
 
         The lock is the operating system's and ends with the process that holds it, however it
-        ends. A run holds one key at a time, so that no two can wait for each other. What runs that
-        were killed have left half-written is removed on entering.
+        ends. Who holds a stage's key asks for no other stage's, so that no two can wait for each
+        other. What runs that were killed have left half-written is removed on entering.
 
         Args:
             key: of the stage; look for it again inside the block.
@@ -116,6 +133,7 @@ class StageStore:
                 waiting()
                 time.sleep(POLL_SECONDS)
             self._remove_left_behind(key)
+            self._take(key)
             yield
 
     @contextmanager
@@ -142,6 +160,31 @@ class StageStore:
             raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+        self._send(key)
+
+    def _send(self, key: str) -> None:
+        """Copies a finished stage to the remote store, unless it is there."""
+        if self._remote is None or key in self._at_remote:
+            return
+        uri = below(self._remote, key)
+        if not is_published(uri):
+            publish(self.root / key, uri)
+        self._at_remote.add(key)
+
+    def _take(self, key: str) -> None:
+        """Copies a stage that only the remote store has from there."""
+        if self._remote is None or (self.root / key).is_dir():
+            return
+        uri = below(self._remote, key)
+        if not is_published(uri):
+            return
+        try:
+            fetch(uri, self.root / key)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{error}, or remove {key} from store.remote and the stage runs again"
+            ) from error
+        self._at_remote.add(key)
 
     def _remove_left_behind(self, held: str) -> None:
         """Removes temporary folders whose writers are dead: nobody holds their keys.

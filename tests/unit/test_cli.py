@@ -275,13 +275,27 @@ def test_resources_that_the_machine_will_never_have(refused: Callable[..., str])
     assert line.startswith("clients ask for 192 GPU in all (3 actors), the cluster has 0; lower")
 
 
+@pytest.mark.parametrize("key", ["run.publish", "store.remote"])
+def test_an_object_store_that_cannot_be_written(
+    key: str, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    """Said before anything runs, and nothing is left."""
+    (tmp_path / "file").touch()
+    line = refused("run", *TINY, f"{key}=file://{tmp_path}/file")
+    assert line.startswith(f"cannot write file://{tmp_path}/file: ")
+
+
 def test_a_run_from_the_first_line_to_the_last(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["run", *TINY, "schedule.rounds=1", "run.dir=mine", "store.dir=store"]) == 0
+    arguments = ["run", *TINY, "schedule.rounds=1", "run.dir=mine", "store.dir=store"]
+    assert main([*arguments, f"run.publish=file://{tmp_path}/bucket"]) == 0
     captured = capsys.readouterr()
     assert "round 1/1  clients 3/3" in captured.err
     assert "run directory  mine" in captured.out
     assert (tmp_path / "mine" / "report.html").exists()
+    assert f"published      file://{tmp_path}/bucket/mine" in captured.out
+    for name in ("report.html", "summary.json", "manifest.json"):
+        assert (tmp_path / "bucket" / "mine" / name).exists()
     assert main(["report", "mine"]) == 0
     assert "FedAvg" in capsys.readouterr().out

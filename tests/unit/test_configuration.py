@@ -131,6 +131,9 @@ def test_what_does_not_compose_is_named(overrides: list[str], message: str) -> N
         (["method.federated.rounds=0"], r"method\.federated\.rounds is 0; at least 1"),
         (["+method.federated.speed=1"], r"method\.federated\.speed is not a key; .* has: rounds, "),
         (["run.dir=${nothing}"], "nothing"),
+        (["store.remote=3"], r"^store\.remote is 3; expected a text or null$"),
+        (["store.remote=runs/store"], r"^store\.remote is 'runs/store'; allowed: s3://BUCKET"),
+        (["run.publish=ftp://host/runs"], r"^run\.publish is 'ftp://host/runs'; allowed: s3://"),
     ],
 )
 def test_what_cannot_be_built_is_named(overrides: list[str], message: str) -> None:

@@ -8,6 +8,7 @@ its images' style; each is a line of the ledger.
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from dsfedmed_ray.accounting.communication import payload_bytes
@@ -49,7 +50,8 @@ def tune_generators(
     context.journal.keep(STAGE, up_to_unit=-1)
     with context.progress.stage(STAGE, len(names)):
         for client, name in names.items():
-            stored = context.store.find(keys[client])
+            with _alone(context, keys[client]):
+                stored = context.store.find(keys[client])
             if stored is None:
                 missing.append(client)
                 continue
@@ -59,7 +61,8 @@ def tune_generators(
         for client, upload, seconds in _tuned(context, local, missing):
             name = names[client]
             upload.save(upload_path(folder, name))
-            with context.store.publishing(keys[client]) as stored:
+            key = keys[client]
+            with _alone(context, key), context.store.publishing(key) as stored:
                 shutil.copyfile(upload_path(folder, name), upload_path(stored, name))
             _record(context, client, name, upload, seconds)
             context.stop.raise_if_set(context.resume_hint)
@@ -71,6 +74,11 @@ def _upload_key(context: RunContext, name: str, generator: GeneratorSettings) ->
         data=context.split.site_fingerprint(name),
         settings={"generator": generator, "site": name},
     )
+
+
+def _alone(context: RunContext, key: str) -> AbstractContextManager[None]:
+    """Holds a client's key for the time of a copy."""
+    return context.store.alone(key, lambda: context.stop.raise_if_set(context.resume_hint))
 
 
 def _tuned(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dsfedmed_ray.errors import RunDirectoryError
+from dsfedmed_ray.errors import CheckpointError, RunDirectoryError
 from dsfedmed_ray.runtime.stage_store import (
     StageStore,
     code_fingerprint,
@@ -152,3 +152,53 @@ def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
             with store.alone("train-1", waiting=lambda: None):
                 assert at_work.is_dir()
     assert sorted(path.name for path in tmp_path.iterdir()) == [".locks", "adapt-3"]
+
+
+def finish(store: StageStore, key: str, content: str) -> None:
+    with store.publishing(key) as folder:
+        (folder / "model").write_text(content)
+
+
+def taken(store: StageStore, key: str) -> str | None:
+    """What a run finds on entering a stage."""
+    with store.alone(key, waiting=lambda: None):
+        found = store.find(key)
+    return None if found is None else (found / "model").read_text()
+
+
+def test_a_stage_goes_to_the_remote_store_and_comes_from_there(tmp_path: Path) -> None:
+    """A machine that has neither looks there when it enters the stage, not before."""
+    remote = f"file://{tmp_path}/remote"
+    finish(StageStore(tmp_path / "a", remote), "train-1", "whole")
+    assert (tmp_path / "remote/train-1/manifest.json").exists()
+    other = StageStore(tmp_path / "b", remote)
+    assert other.find("train-1") is None
+    assert taken(other, "train-1") == "whole"
+    assert taken(other, "train-2") is None
+    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == [".locks", "train-1"]
+
+
+def test_what_was_finished_without_a_remote_store_is_sent_when_it_is_found(tmp_path: Path) -> None:
+    finish(StageStore(tmp_path / "a"), "train-1", "whole")
+    remote = f"file://{tmp_path}/remote"
+    assert StageStore(tmp_path / "a", remote).find("train-1") is not None
+    assert taken(StageStore(tmp_path / "b", remote), "train-1") == "whole"
+
+
+def test_what_the_remote_store_has_is_not_replaced(tmp_path: Path) -> None:
+    """Two machines did the same stage: the seconds in its lines differ, the first ones stay."""
+    remote = f"file://{tmp_path}/remote"
+    finish(StageStore(tmp_path / "a", remote), "train-1", "first")
+    finish(StageStore(tmp_path / "b", remote), "train-1", "second")
+    assert (tmp_path / "remote/train-1/model").read_text() == "first"
+    assert (tmp_path / "b/train-1/model").read_text() == "second"
+
+
+def test_a_damaged_stage_of_the_remote_store_is_refused(tmp_path: Path) -> None:
+    remote = f"file://{tmp_path}/remote"
+    finish(StageStore(tmp_path / "a", remote), "train-1", "whole")
+    (tmp_path / "remote/train-1/model").write_text("hole")
+    message = r"model at .*remote/train-1 is damaged: .*, or remove train-1 from store\.remote"
+    with pytest.raises(CheckpointError, match=message):
+        taken(StageStore(tmp_path / "b", remote), "train-1")
+    assert not (tmp_path / "b/train-1").exists()

@@ -3,11 +3,14 @@
 ``python benchmarks/distillation.py --json PATH [--size 128 256] [--precision fp32 bf16]``
 ``python benchmarks/distillation.py --json PATH --one-cpu``
 
-LiteMedSAM and the embedded U-Net, random weights, 96 samples, 20 epochs, ratio 0.5, in one process
-with the same threads and number format for both. Ours runs ``--every-epochs`` epochs at a time, so
-that each stretch scores the pool once; between two stretches the release's loop runs one epoch.
-Two of its epochs are timed and both are scaled to 20. Ours without selection is timed as well.
-Times are wall time: run it on an otherwise idle machine.
+LiteMedSAM as ``conf/foundation/litemedsam.yaml`` ships it, the embedded U-Net and the structures of
+the embedded federation; random weights, 96 samples, 20 epochs, ratio 0.5, in one process with the
+same threads and number format for both. Ours runs ``--every-epochs`` epochs at a time, so that each
+stretch scores the pool once; between two stretches the release's loop runs one epoch. Two of its
+epochs are timed and both are scaled to 20. Ours without selection is timed as well. Times are wall
+time: run it on an otherwise idle machine.
+
+``--trainable decoder`` freezes the whole encoder, as the release does.
 
 ``--one-cpu`` compares something else: stage 5 in one process, and with the foundation model in an
 actor that is asked ahead, both on one and the same CPU.
@@ -19,13 +22,14 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dsfedmed_ray.configuration import build_part, compose
 from dsfedmed_ray.data.brain_sites import BrainSitesConfig
 from dsfedmed_ray.data.splits import LeaveOneSiteOut, SplitFederation
 from dsfedmed_ray.data.synthetic_samples import read_synthetic, to_table, write_synthetic
@@ -45,29 +49,43 @@ from dsfedmed_ray.runtime.engine import LocalFoundation
 from dsfedmed_ray.runtime.foundation_server import FoundationSettings
 from dsfedmed_ray.runtime.pending import FoundationHandle
 
-EPOCHS, POOL, BATCH, RATIO = 20, 96, 4, 0.5
+EPOCHS, BATCH, RATIO = 20, 4, 0.5
 LEARNING_RATE, POSITIVE_WEIGHT, SUPERVISED, DIVERGENCE = 1e-4, 2.0, 0.9, 0.1
 CPU = torch.device("cpu")
 
 
-def foundation_config(size: int) -> LiteMedSAMConfig:
-    return LiteMedSAMConfig(input_size=size, weights="random")
+def foundation_config(size: int, trainable: str | None) -> LiteMedSAMConfig:
+    """The shipped file with random weights; ``trainable`` is the file's unless given."""
+    overrides = ["foundation=litemedsam", "foundation.weights=random"]
+    overrides += [f"foundation.input_size={size}"]
+    overrides += [] if trainable is None else [f"foundation.trainable={trainable}"]
+    return build_part(compose(overrides), "foundation")
+
+
+def model_shape(split: SplitFederation) -> dict[str, int]:
+    """What both models are built for."""
+    federation = split.federation
+    return {
+        "num_structures": len(federation.structures),
+        "image_size": federation.image_size,
+        "seed": 0,
+    }
 
 
 class ReleaseLoop:
     """The release's distillation in our words.
 
-    Every batch of every epoch goes through the frozen encoder, both models run on all of it, and
+    Every batch of every epoch goes through the whole encoder, both models run on all of it, and
     selection comes after: rows that both models get right, half of these by divergence. The
     supervised terms take the whole batch. One joint loss, nothing detached, no augmentation.
     """
 
-    def __init__(self, split: SplitFederation, pool: Path, size: int, precision: str) -> None:
-        shape = {"num_structures": 1, "image_size": size, "seed": 0}
-        self._foundation: SamSegmenter = foundation_config(size).build(**shape).eval()
+    def __init__(self, settings: FoundationSettings, pool: Path) -> None:
+        shape = model_shape(settings.split)
+        self._foundation: SamSegmenter = settings.model.build(**shape).eval()
         self._lightweight = UNetConfig().build(**shape).eval()
         self._pairs = Pairs.of(read_synthetic(pool))
-        self._precision = precision
+        self._precision = settings.precision
         trained = [p for p in self._foundation.parameters() if p.requires_grad]
         self._optimizers = [
             torch.optim.Adam(parameters, lr=LEARNING_RATE)
@@ -101,7 +119,7 @@ class ReleaseLoop:
 
 
 def our_exchange(
-    foundation: FoundationHandle, pool: Path, size: int, selection: Selection
+    foundation: FoundationHandle, pool: Path, split: SplitFederation, selection: Selection
 ) -> LogitExchange:
     """Stage 5 as a run does it, on a pool whose embeddings are kept."""
     config = Distillation(
@@ -113,7 +131,7 @@ def our_exchange(
     foundation.call("start_distillation", config).result()
     pairs = Pairs.of(read_synthetic(pool))
     learner = PoolLearner(
-        UNetConfig().build(num_structures=1, image_size=size, seed=0),
+        UNetConfig().build(**model_shape(split)),
         pairs.images,
         pairs.masks,
         learning_rate=config.lightweight_learning_rate,
@@ -137,7 +155,7 @@ def timed_epoch(exchange: LogitExchange, epochs: int) -> float:
     return timed(lambda: [exchange.epoch(epoch) for epoch in range(epochs)]) / epochs
 
 
-def make_pool(split: SplitFederation, folder: Path) -> None:
+def make_pool(split: SplitFederation, folder: Path, num_samples: int) -> None:
     """Pairs of the embedded federation stand for synthetic ones: only their size matters here."""
     pairs = [
         SyntheticSample(
@@ -153,45 +171,46 @@ def make_pool(split: SplitFederation, folder: Path) -> None:
             (site, sample) for site in split.seen_sites for sample in split.samples(site, "train")
         )
     ]
-    assert len(pairs) >= POOL, f"{len(pairs)} pairs, {POOL} are needed"
-    write_synthetic(to_table(pairs[:POOL]), folder / "pool.parquet")
+    assert len(pairs) >= num_samples, f"{len(pairs)} pairs, {num_samples} are needed"
+    write_synthetic(to_table(pairs[:num_samples]), folder / "pool.parquet")
 
 
 def settings_for(
-    size: int, precision: str, threads: int, folder: Path
-) -> tuple[SplitFederation, FoundationSettings]:
-    """Writes the pool; gives the federation it is from and the server's settings."""
+    size: int, precision: str, given: argparse.Namespace, folder: Path
+) -> FoundationSettings:
+    """Writes the pool; gives the server's settings, with the federation that the pool is from."""
     data = BrainSitesConfig(image_size=size, sequences=("t1", "pd"), pairs_per_site=100)
     split = LeaveOneSiteOut().apply(data.build())
-    make_pool(split, folder)
-    return split, FoundationSettings(
-        model=foundation_config(size),
+    make_pool(split, folder, given.samples)
+    return FoundationSettings(
+        model=foundation_config(size, given.trainable),
         split=split,
         seed=0,
         embeddings_folder=folder / "embeddings",
-        num_threads=threads,
+        num_threads=given.threads,
         precision=precision,
     )
 
 
-def measure(size: int, precision: str, given: argparse.Namespace) -> dict[str, float]:
+def measure(size: int, precision: str, given: argparse.Namespace) -> dict[str, object]:
     """Seconds of 20 epochs of each loop at one image size."""
     with tempfile.TemporaryDirectory() as folder:
         pool = Path(folder)
-        split, settings = settings_for(size, precision, given.threads, pool)
+        settings = settings_for(size, precision, given, pool)
         foundation = LocalFoundation(settings)
         embedding = timed(lambda: foundation.call("open_pool", pool))
-        release = ReleaseLoop(split, pool, size, precision)
+        release = ReleaseLoop(settings, pool)
         seconds: dict[str, list[float]] = {"release": [], "ours": [], "unselected": []}
         selection = Selection(ratio=RATIO, every_epochs=given.every_epochs)
         for _ in range(given.release_epochs):
             seconds["release"].append(timed(release.epoch))
-            ours = our_exchange(foundation, pool, size, selection)
+            ours = our_exchange(foundation, pool, settings.split, selection)
             seconds["ours"].append(timed_epoch(ours, given.every_epochs))
-            whole = our_exchange(foundation, pool, size, Selection(ratio=1.0))
+            whole = our_exchange(foundation, pool, settings.split, Selection(ratio=1.0))
             seconds["unselected"].append(timed_epoch(whole, given.unselected_epochs))
     total = {name: EPOCHS * statistics.mean(values) for name, values in seconds.items()}
     return {
+        "trainable": settings.model.trainable,
         "release_seconds": total["release"],
         "our_seconds": total["ours"],
         "embedding_seconds": embedding,
@@ -202,7 +221,9 @@ def measure(size: int, precision: str, given: argparse.Namespace) -> dict[str, f
     }
 
 
-def measure_one_cpu(size: int, precision: str, repeats: int) -> dict[str, float]:
+def measure_one_cpu(
+    size: int, precision: str, given: argparse.Namespace, repeats: int
+) -> dict[str, float]:
     """Seconds of an epoch in one process, and with the foundation model in an actor of its own.
 
     This process and all that Ray starts share one CPU.
@@ -215,7 +236,7 @@ def measure_one_cpu(size: int, precision: str, repeats: int) -> dict[str, float]
     ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     with tempfile.TemporaryDirectory() as folder:
         pool = Path(folder)
-        _, settings = settings_for(size, precision, 1, pool)
+        settings = settings_for(size, precision, given, pool)
         handles: dict[str, FoundationHandle] = {
             "one_process": LocalFoundation(settings),
             "actor": RemoteFoundation(settings, Demand(num_gpus=0)),
@@ -225,7 +246,7 @@ def measure_one_cpu(size: int, precision: str, repeats: int) -> dict[str, float]
             handle.call("open_pool", pool).result()
         for _ in range(1 + repeats):
             for name, handle in handles.items():
-                exchange = our_exchange(handle, pool, size, Selection(ratio=RATIO))
+                exchange = our_exchange(handle, pool, settings.split, Selection(ratio=RATIO))
                 seconds[name].append(timed_epoch(exchange, 1))
     ray.shutdown()
     # The first epoch of each warms up.
@@ -237,20 +258,22 @@ def measure_one_cpu(size: int, precision: str, repeats: int) -> dict[str, float]
     }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--size", type=int, nargs="+", default=[128, 256])
     parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"])
+    parser.add_argument("--trainable", choices=["decoder", "last_stage"], help="else the file's")
+    parser.add_argument("--samples", type=int, default=96, help="of the pool")
     parser.add_argument("--every-epochs", type=int, default=5, help="between two scorings")
     parser.add_argument("--release-epochs", type=int, default=2, help="timed of the release's loop")
     parser.add_argument("--unselected-epochs", type=int, default=2, help="timed each time")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--one-cpu", action="store_true", help="one process against an actor")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
     if given.one_cpu:
-        result = measure_one_cpu(given.size[0], given.precision[0], repeats=4)
+        result = measure_one_cpu(given.size[0], given.precision[0], given, repeats=4)
         print(result, flush=True)
         given.json.write_text(json.dumps(result, indent=2) + "\n")
         return
@@ -259,8 +282,7 @@ def main() -> None:
         for precision in given.precision:
             row = measure(size, precision, given)
             result[f"{size} px, {compute_dtype(precision, CPU)}"] = row
-            shown = {name: round(value, 2) for name, value in row.items()}
-            print(size, precision, shown, flush=True)
+            print(size, precision, row, flush=True)
             given.json.write_text(json.dumps(result, indent=2) + "\n")
 
 

@@ -96,8 +96,6 @@ def run(
     started = time.perf_counter()
     split = experiment.split.apply(experiment.data.build())
     check_models(experiment, split)
-    if experiment.publish_to is not None:
-        check_writable(experiment.publish_to)
     with _context(experiment, split, progress, stop or StopRequest()) as context:
         directory = context.directory
         progress.note(f"run directory: {directory.root}")
@@ -160,7 +158,7 @@ def run_directory(experiment: Experiment, name: str) -> RunDirectory:
     Raises:
         ConfigurationError: ``resume`` is set and ``run.dir`` is not.
         RunDirectoryError: it exists and ``resume`` is not set, or belongs to another
-            configuration.
+            configuration; or where it is to be published cannot be written.
     """
     if experiment.resume and experiment.run_dir is None:
         raise ConfigurationError(
@@ -181,6 +179,8 @@ def run_directory(experiment: Experiment, name: str) -> RunDirectory:
                 f"run directory {directory.root} belongs to another configuration; resume it with "
                 f"the settings in {directory.config}, or choose another run.dir"
             )
+    if experiment.publish_to is not None:
+        check_writable(experiment.publish_to)
     return directory
 
 

@@ -44,6 +44,7 @@ class PointRow:
             workers' ratio; 1 is perfect, None where the grid has nothing to compare with.
         weak_efficiency: seconds with the fewest workers divided by seconds here, at equal clients
             a worker; 1 is perfect.
+        simulated_seconds: of a round on the virtual clock, each run's median; None without one.
     """
 
     point: GridPoint
@@ -57,6 +58,7 @@ class PointRow:
     memory: ProcessMemory
     strong_efficiency: float | None = None
     weak_efficiency: float | None = None
+    simulated_seconds: Estimate | None = None
 
 
 def estimate(values: Sequence[float]) -> Estimate:
@@ -81,6 +83,7 @@ def rows_of(measurements: Sequence[Measurement]) -> list[PointRow]:
 
 def _row(point: GridPoint, runs: Sequence[Measurement]) -> PointRow:
     dice = [run.dice for run in runs if run.dice is not None]
+    simulated = [statistics.median(x) for run in runs if (x := run.simulated_seconds)]
     names = ProcessMemory.__dataclass_fields__
     return PointRow(
         point=point,
@@ -94,6 +97,7 @@ def _row(point: GridPoint, runs: Sequence[Measurement]) -> PointRow:
         memory=ProcessMemory(
             **{name: largest(getattr(run.memory, name) for run in runs) for name in names}
         ),
+        simulated_seconds=estimate(simulated) if simulated else None,
     )
 
 

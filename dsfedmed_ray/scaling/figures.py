@@ -1,6 +1,6 @@
 """A study's figures: what grows with what, and the cost model beside what was measured."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,8 +49,11 @@ def _scaling(result: StudyResult) -> "Figure":
     from matplotlib.figure import Figure
 
     axis = _axis(result.rows)
-    figure = Figure(figsize=(10, 3.2), layout="constrained")
-    seconds, throughput, memory = figure.subplots(1, 3)
+    more = {name: draw for name, (has, draw) in _MORE.items() if any(map(has, result.rows))}
+    num_panels = 3 + len(more)
+    figure = Figure(figsize=(10 * num_panels / 3, 3.2), layout="constrained")
+    panels = list(figure.subplots(1, num_panels))
+    seconds, throughput, memory = panels[:3]
     for colour, (label, rows) in zip(_colours(), _lines(result.rows, axis), strict=False):
         places = [_place(row, axis) for row in rows]
         for panel, values in (
@@ -63,12 +66,15 @@ def _scaling(result: StudyResult) -> "Figure":
         seconds.plot(places, fastest, color=colour, dashes=(1, 2), marker="_", ms=8)
         for name, dashes in (("driver", (None, None)), ("worker", (4, 2))):
             _draw_memory(memory, name, rows, places, colour, dashes)
+        for panel, draw in zip(panels[3:], more.values(), strict=True):
+            draw(panel, rows, places, colour)
     titles = (
         "seconds a round, dotted: fastest",
         "client-rounds a second",
         "peak resident memory, GiB",
+        *more,
     )
-    for panel, title in zip((seconds, throughput, memory), titles, strict=True):
+    for panel, title in zip(panels, titles, strict=True):
         _finish(panel, title, axis, sorted({_place(row, axis) for row in result.rows}))
     if axis == "clients":
         seconds.set_yscale("log")
@@ -93,6 +99,39 @@ def _draw_memory(
     panel.annotate(
         name, known[-1], xytext=(0, 6), textcoords="offset points", ha="right", color=colour
     )
+
+
+def _draw_efficiency(
+    panel: "Axes", rows: Sequence[PointRow], places: Sequence[float], colour: str
+) -> None:
+    panel.axhline(100.0, color=MUTED, linewidth=0.8)
+    for name, dashes in (("strong", (None, None)), ("weak", (4, 2))):
+        values = [getattr(row, f"{name}_efficiency") for row in rows]
+        known = [(x, 100 * y) for x, y in zip(places, values, strict=True) if y is not None]
+        if known:
+            panel.plot(*zip(*known, strict=True), color=colour, marker="o", ms=4, dashes=dashes)
+
+
+def _draw_simulated(
+    panel: "Axes", rows: Sequence[PointRow], places: Sequence[float], colour: str
+) -> None:
+    known = [(x, v) for x, row in zip(places, rows, strict=True) if (v := row.simulated_seconds)]
+    if known:
+        means, widths = [v.mean for _, v in known], [v.half_width or 0.0 for _, v in known]
+        panel.errorbar([x for x, _ in known], means, widths, color=colour, marker="o", ms=4)
+
+
+_MORE: dict[str, tuple[Callable[[PointRow], bool], Callable[..., None]]] = {
+    "efficiency, %, dashed: weak": (
+        lambda row: (row.strong_efficiency or row.weak_efficiency) is not None,
+        _draw_efficiency,
+    ),
+    "simulated seconds a round": (
+        lambda row: row.simulated_seconds is not None,
+        _draw_simulated,
+    ),
+}
+"""Panels by title that a study has where any of its rows has their numbers."""
 
 
 def _finish(panel: "Axes", title: str, axis: str, places: Sequence[float]) -> None:

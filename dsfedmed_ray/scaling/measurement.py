@@ -20,6 +20,7 @@ from dsfedmed_ray.scaling.grid import GridPoint
 from dsfedmed_ray.scaling.process_memory import ProcessMemory, largest, memory_now
 
 VALIDATION = "validation_dice"
+SIMULATED = "simulated_seconds"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,8 @@ class Task:
     def run_overrides(self) -> list[str]:
         """The whole run, in a folder and with a store of its own: nothing is taken from others."""
         files = [f"run.dir={self.folder / 'run'}", f"store.dir={self.folder / 'store'}"]
-        own = [f"seed={self.seed + self.repeat}", "resume=false", *files]
+        nowhere = ["store.remote=null", "run.publish=null"]
+        own = [f"seed={self.seed + self.repeat}", "resume=false", *nowhere, *files]
         return [*self.overrides, *self.point.overrides(), *own]
 
 
@@ -63,6 +65,8 @@ class Measurement:
         dice: validation Dice of the last validated round; None if none was.
         memory: peaks over the run.
         num_cpus: of the machine or cluster.
+        simulated_seconds: of the rounds that count, on the virtual clock of
+            ``runtime.availability``; empty where it has none.
     """
 
     point: GridPoint
@@ -73,6 +77,7 @@ class Measurement:
     dice: float | None
     memory: ProcessMemory
     num_cpus: int
+    simulated_seconds: Sequence[float] = ()
 
     @property
     def median_seconds(self) -> float:
@@ -167,6 +172,7 @@ def measure(
         dice=dice[-1] if dice else None,
         memory=watch.peaks(),
         num_cpus=watch.num_cpus,
+        simulated_seconds=[r.values[SIMULATED] for r, _ in rounds if SIMULATED in r.values],
     )
 
 

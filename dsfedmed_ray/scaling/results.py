@@ -133,6 +133,7 @@ _COLUMNS: dict[str, Callable[[PointRow], str]] = {
     "clients/s": lambda row: _interval(row.clients_per_second),
     "strong": lambda row: _percent(row.strong_efficiency),
     "weak": lambda row: _percent(row.weak_efficiency),
+    "simulated s": lambda row: _interval(row.simulated_seconds) if row.simulated_seconds else "",
     "driver s": lambda row: _interval(row.driver_seconds),
     "wire": lambda row: format_bytes(row.round_bytes),
     "driver": lambda row: _bytes(row.memory.driver_peak_rss_bytes),

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 
 from dsfedmed_ray.configuration import build_experiment, build_part, compose, conf_dir
 from dsfedmed_ray.errors import ConfigurationError, InterruptedRunError, ResourceError
-from dsfedmed_ray.experiment import Experiment, keep_configuration, run_directory
+from dsfedmed_ray.experiment import (
+    Experiment,
+    keep_configuration,
+    publish_run,
+    run_directory,
+)
 from dsfedmed_ray.methods.resumable import StopRequest
 from dsfedmed_ray.progress import Progress
 from dsfedmed_ray.records import ProgressRecord
@@ -114,6 +119,7 @@ def scale(
     )
     write_results(result, folder.results, folder.table)
     draw_study(result, folder.figures)
+    publish_run(experiment, directory)
     return result, folder.root
 
 

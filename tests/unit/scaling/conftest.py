@@ -1,6 +1,6 @@
 """Measurements made by hand: a round's seconds follow a known law."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -25,6 +25,7 @@ def measured() -> MakeMeasurement:
         dice: float | None = None,
         gpus: int = 0,
         driver_seconds: float = 0.05,
+        simulated_seconds: Sequence[float] = (),
     ) -> Measurement:
         return Measurement(
             point=GridPoint(clients=clients, workers=workers, gpus=gpus, population=population),
@@ -40,6 +41,7 @@ def measured() -> MakeMeasurement:
                 worker_pss_bytes=None,
             ),
             num_cpus=2,
+            simulated_seconds=simulated_seconds,
         )
 
     return make

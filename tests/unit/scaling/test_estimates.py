@@ -36,6 +36,17 @@ def test_a_row_takes_each_runs_median_and_the_largest_memory(
     assert row.memory.worker_peak_rss_bytes is None
 
 
+def test_simulated_seconds(measured: Callable[..., Measurement]) -> None:
+    """Medians of 1, 5, 3 and of 7, 7, 8 are 3 and 7: mean 5. Without a clock there are none."""
+    clocks = [[1.0, 5.0, 3.0], [7.0, 7.0, 8.0]]
+    runs = [measured(10, 1, 1.0, repeat=i, simulated_seconds=x) for i, x in enumerate(clocks)]
+    (row,) = rows_of(runs)
+    assert row.simulated_seconds is not None
+    assert row.simulated_seconds.mean == 5.0
+    (row,) = rows_of([measured(10, 1, 1.0)])
+    assert row.simulated_seconds is None
+
+
 def test_efficiency(measured: Callable[..., Measurement]) -> None:
     """Ten clients: 8 s on one worker, 5 s on two: speed-up 1.6 of 2 is 0.8 strong.
 

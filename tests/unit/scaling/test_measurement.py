@@ -75,15 +75,19 @@ def test_a_repeat_has_its_own_seed_and_takes_nothing_from_others() -> None:
         folder=Path("study/running"),
     )
     overrides = task.run_overrides()
-    assert overrides[-4:] == [
+    assert overrides[-6:] == [
         "seed=7",
         "resume=false",
+        "store.remote=null",
+        "run.publish=null",
         "run.dir=study/running/run",
         "store.dir=study/running/store",
     ]
 
 
 def test_a_measurement_survives_its_file(measured: object) -> None:
-    made: Measurement = measured(10, 1, 2.0, dice=0.25)  # type: ignore[operator]
+    made: Measurement = measured(  # type: ignore[operator]
+        10, 1, 2.0, dice=0.25, simulated_seconds=[3.0, 4.0]
+    )
     assert Measurement.of(made.content()) == made
     assert made.median_seconds == 2.0

@@ -61,8 +61,10 @@ class Rounds(SilentProgress):
 def test_files_and_numbers_of_a_study(tmp_path: Path, measured: Callable[..., Any]) -> None:
     runs, progress = FakeRuns(measured), Rounds()
     root = tmp_path / "study"
-    result, folder = scale([*SMALL, f"run.dir={root}"], progress, StopRequest(), measure=runs)
+    overrides = [*SMALL, f"run.dir={root}", f"run.publish=file://{tmp_path}/bucket"]
+    result, folder = scale(overrides, progress, StopRequest(), measure=runs)
     assert folder == root
+    assert (tmp_path / "bucket" / "study" / "manifest.json").exists()
     assert len(runs.tasks) == 2 * 2 * 2
     assert progress.seen == [("scaling", index, 16) for index in range(16)]
     files = {str(path.relative_to(root)) for path in root.rglob("*.*")}
@@ -175,9 +177,35 @@ def test_the_table_leaves_out_what_no_row_has(
     printed = capsys.readouterr().out
     for name in ("clients", "workers", "s/round", "strong", "driver"):
         assert name in printed
-    for name in ("population", "gpus", "dice"):
+    for name in ("population", "gpus", "dice", "simulated s"):
         assert name not in printed
     assert "seconds = 0.1 + 0.01 x clients/workers" in printed
+
+
+def test_a_virtual_clock_has_a_column_and_a_panel(
+    tmp_path: Path, measured: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ten times the clients a worker, on the clock: 10 clients of one worker take 100 s."""
+
+    def measure(task: Task, on_round: object, stop: object) -> Measurement:
+        share = task.point.clients / task.point.workers
+        clock = [10 * share] * 3
+        point = task.point
+        return measured(point.clients, point.workers, 1.0 + share, simulated_seconds=clock)
+
+    overrides = [*SMALL, f"run.dir={tmp_path / 'study'}"]
+    result, folder = scale(overrides, Rounds(), StopRequest(), measure=measure)
+    assert result.rows[0].simulated_seconds is not None
+    assert json.loads((folder / "results.json").read_text())["rows"][0]["simulated_seconds"] == {
+        "mean": 100.0,
+        "half_width": 0.0,
+    }
+    assert "simulated_seconds.mean" in (folder / "results.csv").read_text().splitlines()[0]
+    drawn = (folder / "figures" / "scaling.svg").read_text()
+    for title in ("simulated seconds a round", "efficiency, %, dashed: weak"):
+        assert title in drawn
+    print_results(result, folder, Console(width=160))
+    assert "simulated s" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", STUDIES)

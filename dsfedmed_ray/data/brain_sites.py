@@ -17,6 +17,7 @@ from dsfedmed_ray.data.brain_template import (
     STRUCTURES,
     Structure,
     brain_template,
+    check_template,
 )
 from dsfedmed_ray.data.deformation import Deformation, draw_deformation
 from dsfedmed_ray.data.federation import unknown_site
@@ -95,7 +96,12 @@ class BrainSitesConfig:
             )
 
     def build(self) -> "BrainSites":
-        """Opens the federation; the template is read when the first pair is made."""
+        """Opens the federation; the template is read when the first pair is made.
+
+        Raises:
+            DataError: the template is not installed.
+        """
+        check_template()
         return BrainSites(self)
 
 

@@ -79,6 +79,19 @@ class BrainTemplate:
         return self.tissues[0 if structure == "grey_matter" else 1]
 
 
+_MAPS = ("t1", "gm", "wm")
+
+
+def check_template() -> None:
+    """Looks for the template's files, without reading them.
+
+    Raises:
+        DataError: nilearn is not installed, or does not hold the maps.
+    """
+    for name in _MAPS:
+        _map_path(name)
+
+
 @lru_cache(maxsize=1)
 def brain_template() -> BrainTemplate:
     """Reads the template, once in a process (about a second, 20 MB).
@@ -86,7 +99,7 @@ def brain_template() -> BrainTemplate:
     Raises:
         DataError: the installed nilearn does not hold the maps.
     """
-    t1, grey, white = (_read_map(name) for name in ("t1", "gm", "wm"))
+    t1, grey, white = (_read_map(name) for name in _MAPS)
     brain = np.where(t1 > 0, 255, 0)
     fluid = np.clip(brain - grey.astype(np.int16) - white, 0, 255).astype(np.uint8)
     return BrainTemplate(
@@ -96,7 +109,7 @@ def brain_template() -> BrainTemplate:
     )
 
 
-def _read_map(name: str) -> NDArray[np.uint8]:
+def _map_path(name: str) -> Path:
     # find_spec, since importing nilearn itself loads scikit-learn and pandas (seconds).
     spec = find_spec("nilearn")
     if spec is None or spec.origin is None:
@@ -107,9 +120,13 @@ def _read_map(name: str) -> NDArray[np.uint8]:
         raise DataError(
             f"the installed nilearn has no {file}; reinstall it: pip install 'nilearn>=0.11'"
         )
+    return path
+
+
+def _read_map(name: str) -> NDArray[np.uint8]:
     import nibabel
 
-    return np.asarray(nibabel.load(path).dataobj, dtype=np.uint8)
+    return np.asarray(nibabel.load(_map_path(name)).dataobj, dtype=np.uint8)
 
 
 def _ventricular_fluid(fluid: NDArray[np.uint8]) -> NDArray[np.uint8]:

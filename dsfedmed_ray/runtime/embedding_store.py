@@ -1,12 +1,13 @@
-"""Embeddings of the synthetic set, computed once and kept as a memory-mapped file.
+"""Embeddings of the synthetic set, computed once an image and kept as memory-mapped files.
 
 A frozen encoder gives the same embedding every time, so it runs once an image: in the adaptation
-stage, in every epoch of distillation and in later runs and trials the rows are read back.
+stage, in every epoch of distillation and in later runs and trials the rows are read back. Of a set
+that changed, only the new images are embedded.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,9 @@ from dsfedmed_ray.records import Sample
 from dsfedmed_ray.run_directory import write_atomically, write_json
 
 
-def pool_fingerprint(samples: Sequence[Sample]) -> str:
-    """Identifies a pool by its sample ids and images, in order."""
-    digest = hashlib.sha256()
-    for sample in samples:
-        digest.update(sample.sample_id.encode())
-        digest.update(sample.image.tobytes())
-    return digest.hexdigest()[:16]
+def image_key(image: NDArray[np.uint8]) -> str:
+    """Identifies an image by its shape and pixels."""
+    return hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).hexdigest()[:32]
 
 
 def arithmetic_name(precision: Precision, device: torch.device, num_threads: int) -> str:
@@ -42,73 +39,86 @@ def arithmetic_name(precision: Precision, device: torch.device, num_threads: int
 
 
 def stored_embeddings(
-    model: FoundationSegmenter,
-    samples: Sequence[Sample],
-    folder: Path,
-    *,
-    batch_size: int,
-    device: torch.device,
+    model: FoundationSegmenter, samples: Sequence[Sample], folder: Path, *, device: torch.device
 ) -> "Embeddings":
-    """Embeddings of a pool, from the folder or computed into it.
+    """Embeddings of a pool; images that the folder does not know yet are computed into it.
+
+    A file holds the rows that one pool was missing, its seal their images' keys.
 
     Args:
         model: in evaluation mode on ``device``.
         samples: the pool.
-        folder: ``store.dir/embeddings``, on a local disk.
-        batch_size: images a forward pass.
+        folder: of this arithmetic in ``store.dir/embeddings``, on a local disk.
         device: where the model is.
 
     Raises:
-        CheckpointError: the file is not what its seal says.
+        CheckpointError: a file is not what its seal says.
     """
-    name = f"{model.frozen_fingerprint()[:16]}-{pool_fingerprint(samples)}"
-    path, seal = folder / f"{name}.npy", folder / f"{name}.json"
-    if not seal.exists():
-        rows = _computed(model, samples, batch_size, device)
-        write_atomically(path, lambda temporary: _save(temporary, rows))
-        write_json(seal, {"num_rows": len(rows), "shape": list(rows.shape[1:])})
-    return Embeddings(_mapped(path, seal))
+    folder = folder / model.frozen_fingerprint()[:16]
+    keys = [image_key(sample.image) for sample in samples]
+    images = {key: sample.image for key, sample in zip(keys, samples, strict=True)}
+    rows = _stored(folder, images.keys())
+    missing = {key: image for key, image in images.items() if key not in rows}
+    if missing:
+        _store(folder, list(missing), _computed(model, list(missing.values()), device))
+        rows = _stored(folder, images.keys())
+    return Embeddings([rows[key] for key in keys])
 
 
-def _mapped(path: Path, seal: Path) -> NDArray[np.float16]:
-    expected = json.loads(seal.read_text(encoding="utf-8"))
+def _stored(folder: Path, wanted: Collection[str]) -> dict[str, NDArray[np.float16]]:
+    """Rows by key, of all files that hold one that is wanted."""
+    found: dict[str, NDArray[np.float16]] = {}
+    for seal in sorted(folder.glob("*.json")):
+        content = json.loads(seal.read_text(encoding="utf-8"))
+        if not set(wanted).isdisjoint(content["keys"]):
+            rows = _mapped(seal.with_suffix(".npy"), [len(content["keys"]), *content["shape"]])
+            found.update(zip(content["keys"], rows, strict=True))
+    return found
+
+
+def _store(folder: Path, keys: list[str], rows: NDArray[np.float16]) -> None:
+    name = hashlib.sha256("".join(keys).encode()).hexdigest()[:16]
+    write_atomically(folder / f"{name}.npy", lambda temporary: _save(temporary, rows))
+    write_json(folder / f"{name}.json", {"keys": keys, "shape": list(rows.shape[1:])})
+
+
+def _mapped(path: Path, shape: list[int]) -> NDArray[np.float16]:
     try:
         rows: NDArray[np.float16] = np.load(path, mmap_mode="r")
-        whole = list(rows.shape) == [expected["num_rows"], *expected["shape"]]
+        whole = list(rows.shape) == shape
     except (OSError, ValueError, EOFError):
         whole = False
     if not whole:
         raise CheckpointError(
-            f"the embeddings {path} are damaged or missing; delete it and {seal.name}, then they "
-            "are computed again"
+            f"the embeddings {path} are damaged or missing; delete it and {path.stem}.json, then "
+            "they are computed again"
         )
     return rows
 
 
 class Embeddings:
-    """Rows of a memory-mapped half-precision array; indexing by a tensor reads them."""
+    """Memory-mapped half-precision rows; indexing by a tensor reads them."""
 
-    def __init__(self, rows: NDArray[np.float16]) -> None:
+    def __init__(self, rows: Sequence[NDArray[np.float16]]) -> None:
         self._rows = rows
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, indices: Tensor) -> Tensor:
-        return torch.from_numpy(np.asarray(self._rows[indices.numpy()]))
+        return torch.from_numpy(np.stack([self._rows[index] for index in indices.tolist()]))
 
 
 def _computed(
-    model: FoundationSegmenter, samples: Sequence[Sample], batch_size: int, device: torch.device
+    model: FoundationSegmenter, images: Sequence[NDArray[np.uint8]], device: torch.device
 ) -> NDArray[np.float16]:
-    parts = []
+    """One image at a time: a row's bits must not depend on what else the pool was missing."""
+    rows = []
     with torch.no_grad():
-        for start in range(0, len(samples), batch_size):
-            batch = samples[start : start + batch_size]
-            images = np.stack([sample.image for sample in batch]).transpose(0, 3, 1, 2)
-            inputs = torch.tensor(images, device=device).float() / 255.0
-            parts.append(model.embed(inputs).to(torch.float16).cpu().numpy())
-    return np.concatenate(parts)
+        for image in images:
+            inputs = torch.tensor(image.transpose(2, 0, 1)[None], device=device).float() / 255.0
+            rows.append(model.embed(inputs).to(torch.float16).cpu().numpy())
+    return np.concatenate(rows)
 
 
 def _save(path: Path, rows: NDArray[Any]) -> None:

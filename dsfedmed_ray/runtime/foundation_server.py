@@ -49,7 +49,7 @@ class FoundationSettings:
         num_threads: torch threads; part of the configuration, since it decides bits.
         precision: of the model's arithmetic; decides bits as well.
         num_gpus: its share of a GPU.
-        embed_batch_size: images a forward pass of the encoder.
+        score_batch_size: real images a forward pass.
     """
 
     model: SegmenterConfig
@@ -59,7 +59,7 @@ class FoundationSettings:
     num_threads: int = 2
     precision: Precision = "fp32"
     num_gpus: float = 0.0
-    embed_batch_size: int = 8
+    score_batch_size: int = 8
 
 
 def check_foundation(
@@ -131,7 +131,6 @@ class FoundationServer:
                 self._model,
                 samples,
                 settings.embeddings_folder / kind,
-                batch_size=settings.embed_batch_size,
                 device=self._device,
             )
         return len(samples)
@@ -240,7 +239,7 @@ class FoundationServer:
                 site: score(
                     predict,
                     self._settings.split.samples(site, part),
-                    batch_size=self._settings.embed_batch_size,
+                    batch_size=self._settings.score_batch_size,
                 )
                 for site in sites
             }

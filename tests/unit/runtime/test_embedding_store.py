@@ -14,7 +14,7 @@ from dsfedmed_ray.records import Sample
 from dsfedmed_ray.runtime.embedding_store import (
     Embeddings,
     arithmetic_name,
-    pool_fingerprint,
+    image_key,
     stored_embeddings,
 )
 
@@ -57,7 +57,7 @@ def pool() -> list[Sample]:
 
 
 def stored(model: CountingFoundation, pool: list[Sample], folder: Path) -> Embeddings:
-    return stored_embeddings(model, pool, folder, batch_size=2, device=torch.device("cpu"))
+    return stored_embeddings(model, pool, folder, device=torch.device("cpu"))
 
 
 def test_they_are_computed_once(tmp_path: Path, pool: list[Sample]) -> None:
@@ -72,32 +72,49 @@ def test_they_are_computed_once(tmp_path: Path, pool: list[Sample]) -> None:
     assert torch.equal(first[torch.tensor([4, 0])], second[torch.tensor([4, 0])])
 
 
-def test_another_pool_or_another_encoder_is_computed_anew(
-    tmp_path: Path, pool: list[Sample]
-) -> None:
+def test_a_sample_more_is_one_image_more(tmp_path: Path, pool: list[Sample]) -> None:
+    """Four, then five in another order, then a pool whose third image changed: 4 + 1 + 1."""
     model = CountingFoundation()
-    stored(model, pool, tmp_path)
-    stored(model, pool[::-1], tmp_path)
-    assert model.num_embedded == 10
+    first = stored(model, pool[:4], tmp_path)
+    assert model.num_embedded == 4
+    second = stored(model, pool[::-1], tmp_path)
+    assert model.num_embedded == 5
+    assert torch.equal(first[torch.arange(4)], second[torch.tensor([4, 3, 2, 1])])
+    image = pool[2].image.copy()
+    image[0, 0, 0] ^= 1
+    third = stored(model, [*pool[:2], replace(pool[2], image=image), *pool[3:]], tmp_path)
+    assert model.num_embedded == 6
+    others = torch.tensor([0, 1, 3])
+    assert torch.equal(first[others], third[others])
+
+
+def test_rows_do_not_depend_on_what_was_missing(tmp_path: Path, pool: list[Sample]) -> None:
+    """The same bits whether five images are embedded together or one after three after one."""
+    together = stored(CountingFoundation(), pool, tmp_path / "together")
+    for end in (1, 4, 5):
+        apart = stored(CountingFoundation(), pool[:end], tmp_path / "apart")
+    assert torch.equal(apart[torch.arange(5)], together[torch.arange(5)])
+
+
+def test_another_encoder_is_computed_anew(tmp_path: Path, pool: list[Sample]) -> None:
+    stored(CountingFoundation(), pool, tmp_path)
     other = CountingFoundation("b" * 64)
     stored(other, pool, tmp_path)
     assert other.num_embedded == 5
 
 
-def test_a_pool_is_its_ids_and_pixels_in_order(pool: list[Sample]) -> None:
-    renamed = [replace(pool[0], sample_id="other"), *pool[1:]]
-    image = pool[0].image.copy()
-    image[0, 0, 0] ^= 1
-    changed = [replace(pool[0], image=image), *pool[1:]]
-    prints = {pool_fingerprint(p) for p in (pool, renamed, changed, pool[::-1], pool[:4])}
-    assert len(prints) == 5
+def test_an_image_is_its_shape_and_pixels() -> None:
+    """Two of 12 zeros and other shapes, and one of twelve ones."""
+    images = [np.zeros((2, 2, 3)), np.zeros((4, 1, 3)), np.ones((2, 2, 3))]
+    assert len({image_key(image.astype(np.uint8)) for image in images}) == 3
+    assert image_key(images[0].astype(np.uint8)) == image_key(np.zeros((2, 2, 3), np.uint8))
 
 
 def test_without_a_seal_they_are_computed_again(tmp_path: Path, pool: list[Sample]) -> None:
     """The process ended between the rows and their seal."""
     model = CountingFoundation()
     stored(model, pool, tmp_path)
-    next(tmp_path.glob("*.json")).unlink()
+    next(tmp_path.rglob("*.json")).unlink()
     stored(model, pool, tmp_path)
     assert model.num_embedded == 10
 
@@ -106,7 +123,7 @@ def test_without_a_seal_they_are_computed_again(tmp_path: Path, pool: list[Sampl
 def test_a_damaged_file_is_named(size: int, tmp_path: Path, pool: list[Sample]) -> None:
     model = CountingFoundation()
     stored(model, pool, tmp_path)
-    path = next(tmp_path.glob("*.npy"))
+    path = next(tmp_path.rglob("*.npy"))
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(CheckpointError, match=rf"{path.name} .*damaged.*; delete it"):
         stored(model, pool, tmp_path)

@@ -22,7 +22,7 @@ from dsfedmed_ray.models.weights import save_weights
 from dsfedmed_ray.progress import Progress
 from dsfedmed_ray.run_directory import RunDirectory, write_atomically
 from dsfedmed_ray.runtime.engine import RuntimeConfig, open_engine
-from dsfedmed_ray.runtime.foundation_server import check_foundation
+from dsfedmed_ray.runtime.foundation_build import check_foundation
 from dsfedmed_ray.runtime.journal import Journal
 from dsfedmed_ray.runtime.object_stores import below, check_address, check_writable
 from dsfedmed_ray.runtime.publishing import publish

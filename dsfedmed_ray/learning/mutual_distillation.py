@@ -220,13 +220,15 @@ class PoolLearner:
 
     def pool_logits(self) -> Tensor:
         """See :class:`Learner`."""
+        batches = torch.arange(len(self._masks)).split(self.config.batch_size)
+        return torch.cat([self.logits_of(indices) for indices in batches])
+
+    def logits_of(self, indices: Tensor) -> Tensor:
+        """Logits of one batch, without gradients or augmentation, on the CPU."""
         self.model.eval()
         with torch.no_grad():
-            parts = [
-                self.model(self._batch(indices)).float().cpu()
-                for indices in torch.arange(len(self._masks)).split(self.config.batch_size)
-            ]
-        return torch.cat(parts)
+            logits: Tensor = self.model(self._batch(indices))
+        return logits.float().cpu()
 
     def begin(self, indices: Tensor, *stream: int | str) -> Tensor:
         """See :class:`Learner`; ``stream`` names the random stream of the augmentation."""

@@ -19,7 +19,6 @@ from dsfedmed_ray.accounting.inference import InferenceTime, measure_inference_m
 from dsfedmed_ray.data.federation import Part
 from dsfedmed_ray.data.splits import SplitFederation
 from dsfedmed_ray.data.synthetic_samples import read_synthetic
-from dsfedmed_ray.errors import ConfigurationError
 from dsfedmed_ray.evaluation.evaluator import score
 from dsfedmed_ray.learning.foundation_adaptation import (
     WHOLE_BATCH,
@@ -34,6 +33,7 @@ from dsfedmed_ray.models.segmenter import FoundationSegmenter, SegmenterConfig, 
 from dsfedmed_ray.records import SegmentationScores
 from dsfedmed_ray.runtime.devices import role_device, role_threads
 from dsfedmed_ray.runtime.embedding_store import Embeddings, arithmetic_name, stored_embeddings
+from dsfedmed_ray.runtime.foundation_build import build_foundation
 from dsfedmed_ray.seeding import torch_generator
 
 
@@ -62,46 +62,6 @@ class FoundationSettings:
     score_batch_size: int = 8
 
 
-def check_foundation(
-    config: SegmenterConfig, split: SplitFederation, seed: int, *, num_workers: int = 1
-) -> None:
-    """Builds a foundation model's shapes, without its weights' memory, and reads its file's.
-
-    Raises:
-        CheckpointError: the weights are missing, of another hash or of other shapes.
-        ConfigurationError: the model does not fit the federation, has no frozen part, or several
-            workers cannot share its adaptation.
-    """
-    with torch.device("meta"):
-        model = _built(config, split, seed)
-    if num_workers > 1:
-        _check_shareable(model.train())
-
-
-def _check_shareable(model: FoundationSegmenter) -> None:
-    for name, module in model.named_modules():
-        if isinstance(module, torch.nn.BatchNorm2d) and module.training:
-            raise ConfigurationError(
-                f"{name} of the foundation model counts statistics of whole batches, which "
-                "foundation.num_workers > 1 divides; set foundation.fixed_statistics=true, train "
-                "less of it with foundation.trainable, or use one worker"
-            )
-
-
-def _built(config: SegmenterConfig, split: SplitFederation, seed: int) -> FoundationSegmenter:
-    model = config.build(
-        num_structures=len(split.federation.structures),
-        image_size=split.federation.image_size,
-        seed=seed,
-    )
-    if not isinstance(model, FoundationSegmenter):
-        raise ConfigurationError(
-            f"foundation is {type(model).__name__}, which has no frozen part to embed with; "
-            "choose a foundation model of conf/foundation"
-        )
-    return model
-
-
 class FoundationServer:
     """Holds the foundation model and, once opened, the synthetic pool."""
 
@@ -109,8 +69,8 @@ class FoundationServer:
         self._settings = settings
         self._device = role_device(settings.num_gpus)
         with self._computing():
-            model = _built(settings.model, settings.split, settings.seed)
-        self._model = model.to(self._device).eval()
+            model = build_foundation(settings.model, settings.split, settings.seed)
+            self._model = model.to(self._device).eval()
         self._embeddings: Embeddings | None = None
         self._masks = torch.empty(0)
         self._optimizer: torch.optim.Optimizer | None = None
@@ -123,10 +83,10 @@ class FoundationServer:
         """Reads the synthetic set and its embeddings; gives the number of samples."""
         samples = read_synthetic(synthetic_folder)
         masks = np.stack([sample.mask for sample in samples]).transpose(0, 3, 1, 2)
-        self._masks = torch.tensor(np.ascontiguousarray(masks), device=self._device)
         settings = self._settings
         kind = arithmetic_name(settings.precision, self._device, settings.num_threads)
         with self._computing():
+            self._masks = torch.tensor(np.ascontiguousarray(masks), device=self._device)
             self._embeddings = stored_embeddings(
                 self._model,
                 samples,
@@ -198,6 +158,11 @@ class FoundationServer:
         with role_threads(self._settings.num_threads):
             return self._distilling().pool_logits()
 
+    def logits_of(self, indices: Tensor) -> Tensor:
+        """Logits of one batch of the pool."""
+        with role_threads(self._settings.num_threads):
+            return self._distilling().logits_of(indices)
+
     def begin(self, indices: Tensor, *stream: int | str) -> Tensor:
         """See :class:`~dsfedmed_ray.learning.mutual_distillation.Learner`."""
         with role_threads(self._settings.num_threads):
@@ -227,8 +192,9 @@ class FoundationServer:
         """Goes on from :meth:`progress_state`, after the stage was started."""
         if self._optimizer is None:
             raise RuntimeError("no stage was started")
-        self.load_trainable_state(content["model"])
-        self._optimizer.load_state_dict(content["optimizer"])
+        with self._computing():
+            self.load_trainable_state(content["model"])
+            self._optimizer.load_state_dict(content["optimizer"])
 
     def evaluate(self, sites: Sequence[str], part: Part) -> dict[str, SegmentationScores]:
         """Scores on real images, site by site; instrumentation, not part of the method."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dsfedmed_ray.learning.learnability import Selection, authors_batch_rows
 from dsfedmed_ray.learning.mutual_distillation import Distillation, PoolLearner
+from dsfedmed_ray.methods.dsfedmed.one_way_targets import OneWayTargets
 from dsfedmed_ray.methods.dsfedmed.select_samples import (
     needs_scores,
     score_pool,
@@ -16,7 +17,7 @@ from dsfedmed_ray.methods.dsfedmed.select_samples import (
     whole_pool,
 )
 from dsfedmed_ray.records import Transfer
-from dsfedmed_ray.runtime.pending import Done, FoundationHandle, Pending
+from dsfedmed_ray.runtime.pending import FoundationHandle, Pending
 from dsfedmed_ray.seeding import named_torch_stream, torch_generator
 
 STAGE = "distill_mutually"
@@ -52,7 +53,7 @@ class LogitExchange:
         self._config = config
         self._selection = selection
         self._seed = seed
-        self._targets: Tensor | None = None  # one way, the foundation model's never change
+        self._targets: OneWayTargets | None = None
 
     def epoch(self, epoch: int) -> dict[str, float]:
         """Scores where they are due and one pass over the kept samples; gives what happened."""
@@ -91,9 +92,7 @@ class LogitExchange:
         asked for its next logits before the lightweight model updates itself: in a process of its
         own it never waits for that update, and the lightweight model finds the logits ready.
         """
-        generator = torch_generator(self._seed, STAGE, epoch, "batches")
-        order = torch.randperm(len(kept), generator=generator)
-        batches = kept[order].split(self._config.batch_size)
+        batches = self._batches(epoch, kept)
         losses: list[tuple[float, Pending | None]] = []
         served = self._served(batches, 0)
         for step, rows in enumerate(batches):
@@ -112,19 +111,31 @@ class LogitExchange:
             losses.append((self._learner.finish(foundation_logits, counted), foundation_loss))
         return [(own, 0.0 if other is None else other.result()) for own, other in losses]
 
+    def _batches(self, epoch: int, kept: Tensor) -> Sequence[Tensor]:
+        generator = torch_generator(self._seed, STAGE, epoch, "batches")
+        order = torch.randperm(len(kept), generator=generator)
+        return kept[order].split(self._config.batch_size)
+
     def _served(self, batches: Sequence[Tensor], step: int) -> Pending:
         """The foundation model's logits of a batch, with a graph where it learns too."""
         if self._config.mutual:
             return self._foundation.call("begin", batches[step])
-        return Done(self._pool_logits().result()[batches[step]])
+        return self._one_way().of(batches[step])
 
     def _pool_logits(self) -> Pending:
-        """The foundation model's logits of the pool; where it does not learn, asked for once."""
+        """The foundation model's logits of the pool."""
         if self._config.mutual:
             return self._foundation.call("pool_logits")
+        return self._one_way().of(whole_pool(len(self._masks)))
+
+    def _one_way(self) -> OneWayTargets:
+        """Asked for in the order of the pool to score it, else in that of the first epoch."""
         if self._targets is None:
-            self._targets = self._foundation.call("pool_logits").result()
-        return Done(self._targets)
+            pool = whole_pool(len(self._masks))
+            scored = needs_scores(self._selection, 0)
+            batches = pool.split(self._config.batch_size) if scored else self._batches(0, pool)
+            self._targets = OneWayTargets(self._foundation, batches)
+        return self._targets
 
     def _counted(self, foundation: Tensor, own: Tensor, rows: Tensor) -> Tensor | None:
         if self._selection.rule != "authors_batch":

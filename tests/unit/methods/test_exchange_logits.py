@@ -1,5 +1,7 @@
 """The order in which two models in two processes are asked, and what is asked again."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -74,12 +76,12 @@ def test_the_foundation_model_is_asked_before_the_other_one_updates_itself() -> 
 
 @pytest.mark.parametrize("ratio", [0.5, 1.0])
 def test_one_way_the_foundation_model_serves_its_targets_once(ratio: float) -> None:
-    """In three epochs, for scores and steps alike."""
+    """Its two batches of three samples, in three epochs, for scores and steps alike."""
     recorder = Recorder()
     exchange = exchange_of(recorder, Selection(ratio=ratio), mutual=False)
     values = [exchange.epoch(epoch) for epoch in range(3)]
     asked = [call for call in recorder.calls if "foundation" in call]
-    assert asked == ["foundation pool_logits"]
+    assert asked == ["foundation logits_of"] * 2
     assert {epoch["foundation_loss"] for epoch in values} == {0.0}
 
 
@@ -91,3 +93,61 @@ def test_scores_are_renewed_when_they_are_due(every: int, scorings: int) -> None
     kept = [exchange.epoch(epoch)["num_selected"] for epoch in range(4)]
     assert recorder.calls.count("foundation pool_logits") == scorings
     assert kept == [3.0] * 4
+
+
+STEP_SECONDS = 0.05
+
+
+class SlowModels:
+    """Both models take 50 ms a batch, each in a process of its own; a logit is its row's number."""
+
+    def __init__(self) -> None:
+        self.process = ThreadPoolExecutor(max_workers=1)
+        self.rows = torch.empty(0)
+        self.right: list[bool] = []
+
+    def call(self, method: str, rows: Tensor) -> Any:
+        assert method == "logits_of"
+        return self.process.submit(self._logits_of, rows)
+
+    def _logits_of(self, rows: Tensor) -> Tensor:
+        time.sleep(STEP_SECONDS)
+        return rows[:, None, None, None].float().expand(-1, 1, 2, 2)
+
+    def start_epoch(self, epoch: int) -> None: ...
+
+    def pool_logits(self) -> Tensor:
+        return torch.cat([self._logits_of(rows) for rows in torch.arange(POOL).split(1)])
+
+    def begin(self, rows: Tensor, *stream: Any) -> Tensor:
+        self.rows = rows
+        return self._logits_of(rows)
+
+    def finish(self, logits: Tensor, counted: Tensor | None) -> float:
+        self.right.append(logits[:, 0, 0, 0].tolist() == self.rows.tolist())
+        return 0.0
+
+
+@pytest.mark.parametrize(("ratio", "steps", "seconds"), [(1.0, 6, 0.3), (0.5, 3, 0.45)])
+def test_one_way_the_lightweight_model_does_not_wait(
+    ratio: float, steps: int, seconds: float
+) -> None:
+    """Batches of one of six samples, 0.3 s for either model.
+
+    All kept: the two work at the same time, 0.3 s and not 0.6. Half kept: so they do while the pool
+    is scored, and three steps of 0.05 s follow, 0.45 s in all and not 0.75.
+    """
+    slow = SlowModels()
+    exchange = LogitExchange(
+        slow,  # type: ignore[arg-type]
+        slow,  # type: ignore[arg-type]
+        torch.zeros(POOL, 1, 2, 2, dtype=torch.uint8),
+        config=Distillation(batch_size=1, mutual=False),
+        selection=Selection(ratio=ratio, rule="topk"),
+        seed=0,
+    )
+    started = time.perf_counter()
+    exchange.epoch(0)
+    assert seconds <= time.perf_counter() - started < seconds + 0.15
+    assert slow.right == [True] * steps
+    slow.process.shutdown()

@@ -8,6 +8,7 @@ any order and under any placement.
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import numpy as np
 import torch
@@ -46,7 +47,22 @@ def named_torch_stream(*name: int | str) -> Iterator[None]:
 
     For code of others that draws from the global generator (layer initialisation, dropout).
     """
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(derive_seed(*name))
+    seed = derive_seed(*name)
+    if _has_cuda():
+        devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            yield
+        return
+    # On the CPU alone: torch's own functions, asked in every round, take a hundred times as long.
+    before = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(seed)
+    try:
         yield
+    finally:
+        torch.default_generator.set_state(before)
+
+
+@cache
+def _has_cuda() -> bool:
+    return torch.cuda.is_available()

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 
@@ -43,13 +44,30 @@ def role_threads(num_threads: int) -> Iterator[None]:
         ResourceError: the block needed more GPU memory than there is.
     """
     before = torch.get_num_threads()
-    torch.set_num_threads(num_threads)
+    set_threads(num_threads)
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise ResourceError(_gpu_too_small(str(error))) from error
     finally:
-        torch.set_num_threads(before)
+        set_threads(before)
+
+
+def set_threads(num_threads: int) -> None:
+    """Sets this process's torch threads.
+
+    Setting them empties oneDNN's cache of compiled kernels, also where the number stays, and the
+    next training step would pay for it: so nothing is set that is set already.
+    """
+    _own_threads()
+    if torch.get_num_threads() != num_threads:
+        torch.set_num_threads(num_threads)
+
+
+@cache
+def _own_threads() -> None:
+    """Once a process: until somebody sets a number, MKL may take fewer threads, and other bits."""
+    torch.set_num_threads(torch.get_num_threads())
 
 
 def _gpu_too_small(message: str) -> str:

@@ -43,6 +43,21 @@ def test_threads_are_given_back_even_after_an_error() -> None:
     assert torch.get_num_threads() == before
 
 
+def test_nothing_is_set_that_is_set_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Setting a number, even the same, empties oneDNN's cache."""
+    before = torch.get_num_threads()
+    with role_threads(before):
+        pass  # the first in a process
+    asked: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    with role_threads(before):
+        pass
+    assert asked == []
+    with role_threads(before + 1):
+        pass
+    assert asked == [before + 1]
+
+
 @pytest.mark.parametrize(
     ("message", "said"),
     [

@@ -57,7 +57,7 @@ class TooFewRepliesError(DSFedMedError):
 
 
 class NonFiniteStateError(DSFedMedError):
-    """A state holds NaN, infinity or a value beyond the declared fixed-point range."""
+    """A state or a metric is not finite, or a value is beyond the declared fixed-point range."""
 
 
 class WorkerLostError(DSFedMedError):

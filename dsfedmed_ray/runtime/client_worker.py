@@ -1,8 +1,10 @@
 """A worker: serves chunks of clients through one resident program. A plain class, no Ray."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dsfedmed_ray.errors import NonFiniteStateError
 from dsfedmed_ray.learning.aggregation import FixedPointSum, FlatState
 from dsfedmed_ray.runtime.client_program import (
     ClientError,
@@ -43,6 +45,7 @@ class ClientWorker:
         for client_id in client_ids:
             try:
                 result = self._program.fit(client_id, broadcast, order)
+                _require_finite(result.metrics)
                 if partial is None:
                     partial = FixedPointSum(
                         result.state.values.size, result.state.counters.size, order.scale_bits
@@ -69,6 +72,12 @@ class ClientWorker:
                 return getattr(self._program, method)(client_id, *arguments)
         except Exception as error:  # noqa: BLE001  (see fit_chunk)
             return ClientError(client_id=client_id, reason=one_line(error))
+
+
+def _require_finite(metrics: Mapping[str, float]) -> None:
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise NonFiniteStateError(f"its {name} is {value}; lower the learning rate")
 
 
 def one_line(error: BaseException) -> str:

@@ -24,9 +24,10 @@ class FailurePolicy:
     done again, which gives the same bits.
 
     Attributes:
-        on_client_error: for a client that raises, returns a state that is not finite, or hangs:
-            ``retry`` tries again up to ``max_attempts`` times and then stops the run;
-            ``drop`` leaves it out of the round, with a note; ``stop`` stops the run at once.
+        on_client_error: for a client that raises, returns a state or a metric that is not
+            finite, or hangs: ``retry`` tries again up to ``max_attempts`` times and then stops
+            the run; ``drop`` leaves it out of the round, with a note; ``stop`` stops the run at
+            once.
         max_attempts: attempts of a client in one round, the first included; also the number of
             processes that may die under a client before that counts as the client's error.
         client_timeout_seconds: a client that takes longer counts as hung and its worker is

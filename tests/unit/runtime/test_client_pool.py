@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -138,6 +139,26 @@ def test_a_state_that_is_not_finite_is_the_clients_failure(
     assert result.state.values.tolist() == [12.375]
     assert len(notes) == 1
     assert notes[0].startswith("client site_0 failed: NonFiniteStateError: state holds NaN")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_metric_that_is_not_finite_is_the_clients_failure(
+    value: float, pool_of: Callable[..., SerialPool], notes: list[str]
+) -> None:
+    """Its state is finite, and is not counted twice when the client is asked again."""
+
+    class Diverging(CountingProgram):
+        def fit(self, client_id: int, broadcast: FlatState, order: FitOrder) -> FitResult:
+            wrong = self._go_wrong(client_id)
+            result = super().fit(client_id, broadcast, order)
+            return replace(result, metrics={"loss": value}) if wrong else result
+
+    result = pool_of(Diverging({1: 1})).fit_round(START, [0, 1, 2], round_index=0, total_weight=8)
+    assert result.state.values.tolist() == [12.375]
+    assert notes == [
+        f"client site_1 failed: NonFiniteStateError: its loss is {value}; lower the learning rate; "
+        "retry"
+    ]
 
 
 def test_other_methods_are_judged_alike(

@@ -6,10 +6,12 @@ after it is written again by the units that are done again.
 """
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from dsfedmed_ray.errors import RunDirectoryError
 from dsfedmed_ray.records import ProgressRecord, Transfer
 from dsfedmed_ray.run_directory import RunDirectory, unwritable, write_atomically
 
@@ -17,7 +19,8 @@ from dsfedmed_ray.run_directory import RunDirectory, unwritable, write_atomicall
 class Journal:
     """Appends to ``rounds.jsonl`` and ``transfers.jsonl`` of a run directory.
 
-    Every method raises a RunDirectoryError where the disk is full or the files cannot be written.
+    Every method raises a RunDirectoryError where the disk is full, or the files cannot be written
+    or are gone.
     """
 
     def __init__(self, directory: RunDirectory) -> None:
@@ -63,14 +66,26 @@ class Journal:
         text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
         path = self._paths[name]
         try:
-            with path.open("a", encoding="utf-8") as target:
+            with open(path, "a", encoding="utf-8", opener=_existing) as target:
                 target.write(text)
         except OSError as error:
             raise unwritable(path, error) from error
 
 
+def _existing(path: str, flags: int) -> int:
+    """A journal that is gone has lost lines: it is not begun anew."""
+    return os.open(path, flags & ~os.O_CREAT)
+
+
 def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as lines:
+    try:
+        lines = path.open(encoding="utf-8")
+    except OSError as error:
+        raise RunDirectoryError(
+            f"cannot read {path}: {error.strerror}; put its folder back and give "
+            "resume=true, or choose another run.dir"
+        ) from error
+    with lines:
         for line in lines:
             if line.endswith("\n"):  # a process killed while writing leaves a torn last line
                 yield json.loads(line)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from dsfedmed_ray.errors import RunDirectoryError
 from dsfedmed_ray.records import ProgressRecord, Transfer
 from dsfedmed_ray.run_directory import RunDirectory, read_json_lines
 from dsfedmed_ray.runtime.journal import Journal
@@ -107,3 +108,14 @@ def test_numbers_that_json_lacks_are_refused(directory: RunDirectory) -> None:
     with pytest.raises(ValueError, match="JSON"):
         journal.progress(record)
     assert directory.rounds.read_text() == ""
+
+
+def test_a_journal_that_is_gone_is_not_begun_anew(directory: RunDirectory, tmp_path: Path) -> None:
+    """What it held would be missing from the run's report without a word."""
+    journal = Journal(directory)
+    write(journal, "train", range(2))
+    directory.rounds.unlink()
+    with pytest.raises(RunDirectoryError, match=r"cannot write .*rounds\.jsonl: No such file"):
+        write(journal, "train", range(2, 3))
+    with pytest.raises(RunDirectoryError, match=r"cannot read .*rounds\.jsonl: No such file.* put"):
+        journal.save_stage("train", tmp_path)

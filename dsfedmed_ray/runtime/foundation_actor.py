@@ -3,13 +3,14 @@
 from typing import Any
 
 import ray
-from ray.exceptions import ObjectLostError, RayActorError
+from ray.exceptions import RayActorError
 
 from dsfedmed_ray.errors import FoundationLostError, WorkerLostError
 from dsfedmed_ray.runtime.demand import Demand
 from dsfedmed_ray.runtime.foundation_server import FoundationServer, FoundationSettings
 from dsfedmed_ray.runtime.pending import Pending
 from dsfedmed_ray.runtime.placement import Placement
+from dsfedmed_ray.runtime.ray_failures import LOST
 
 FoundationActor = ray.remote(FoundationServer)
 
@@ -21,13 +22,11 @@ class _RayPending:
     def result(self) -> Any:
         try:
             return ray.get(self._ref)
-        except RayActorError as error:
-            if error.actor_init_failed:  # it will not start the next time either
+        except LOST as error:
+            if isinstance(error, RayActorError) and error.actor_init_failed:  # nor the next time
                 reason = str(error).strip().splitlines()[-1]
                 raise WorkerLostError(f"the foundation model cannot start: {reason}") from error
             raise FoundationLostError("the foundation model's process died") from error
-        except ObjectLostError as error:  # its node left before the result was fetched
-            raise FoundationLostError("the foundation model's node was lost") from error
 
 
 class RemoteFoundation:

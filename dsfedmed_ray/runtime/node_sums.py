@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
-from ray.exceptions import ObjectLostError, RayActorError
 
 from dsfedmed_ray.learning.aggregation import FixedPointSum, FlatState
 from dsfedmed_ray.runtime.client_program import FitChunk, FitOrder
 from dsfedmed_ray.runtime.client_worker import ClientWorker
+from dsfedmed_ray.runtime.ray_failures import LOST
 
 MOST_HELD = 8
 """Partial sums that wait on a node before they are added, so that its memory is bounded."""
@@ -94,7 +94,7 @@ class NodeSums:
             errors = tuple(error for chunk in node.chunks for error in chunk.errors)
             try:
                 partial = None if total_ref is None else ray.get(total_ref)
-            except (ObjectLostError, RayActorError):
+            except LOST:
                 yield [reply.client_id for reply in replies]
                 yield FitChunk(partial=None, replies=(), errors=errors)
                 continue

@@ -23,6 +23,7 @@ from dsfedmed_ray.runtime.foundation_actor import RemoteFoundation
 from dsfedmed_ray.runtime.foundation_server import FoundationSettings
 from dsfedmed_ray.runtime.pending import FoundationHandle
 from dsfedmed_ray.runtime.placement import Placement, require_possible
+from dsfedmed_ray.runtime.ray_failures import refusing_full_stores
 from dsfedmed_ray.runtime.ray_pool import RayPool
 from dsfedmed_ray.runtime.shared_adaptation import adapt_on_workers, check_workers
 from dsfedmed_ray.runtime.synthetic_store import GenerationOrder, generate_on_ray
@@ -39,14 +40,15 @@ def open_ray_engine(config: RuntimeConfig, num_clients: int, note: Note) -> Iter
     """Starts or joins Ray for the time of a run; an already connected Ray is used and left.
 
     Raises:
-        ResourceError: there is no cluster at ``config.address``, or it cannot hold the run.
+        ResourceError: there is no cluster at ``config.address``, or it cannot hold the run, or its
+            object store became full.
     """
     joined = ray.is_initialized()
     if not joined:
         _connect(config)
     try:
-        engine = RayEngine(config, num_clients, note)
-        yield engine
+        with refusing_full_stores():
+            yield RayEngine(config, num_clients, note)
     finally:
         if not joined:
             ray.shutdown()

@@ -5,24 +5,24 @@ so that a client that kills its process is found. Every answer is an integer par
 value, so neither the repetition nor the order changes a bit of the result.
 """
 
-import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import ObjectLostError, RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 
 from dsfedmed_ray.errors import WorkerLostError
 from dsfedmed_ray.learning.aggregation import FlatState
-from dsfedmed_ray.runtime.chunks import chunked, first_at_home
+from dsfedmed_ray.runtime.chunks import chunked
 from dsfedmed_ray.runtime.client_pool import ClientPool, Note
 from dsfedmed_ray.runtime.client_program import ClientError, FitChunk, FitOrder, ProgramBuilder
 from dsfedmed_ray.runtime.client_worker import ClientWorker
 from dsfedmed_ray.runtime.failures import FailurePolicy
 from dsfedmed_ray.runtime.node_sums import NodeSums, fit_and_hold, has_several_nodes
 from dsfedmed_ray.runtime.placement import Placement
+from dsfedmed_ray.runtime.ray_failures import LOST
+from dsfedmed_ray.runtime.task_board import Board, Seat, Submit, Task
 
 ClientActor = ray.remote(ClientWorker)
 
@@ -31,41 +31,10 @@ MAX_FAILED_STARTS = 3
 
 
 @dataclass
-class _Seat:
-    """A place for one worker; the worker in it may be replaced."""
-
-    index: int
-    actor: Any
-    started: bool = False
-    failed_starts: int = 0
-
-
-@dataclass
-class _Task:
-    client_ids: Sequence[int]
-    deaths: int = 0
-
-
-@dataclass
-class _Running:
-    seat: _Seat
-    task: _Task | None  # None while the worker starts
-    deadline: float | None = None
-
-
-@dataclass
 class _Outcome:
     client_ids: Sequence[int]
     value: Any
     error: str | None = None
-
-
-@dataclass
-class _Board:
-    """The open work of one dispatch."""
-
-    waiting: deque[_Task]
-    running: dict[Any, _Running] = field(default_factory=dict)
 
 
 class RayPool(ClientPool):
@@ -103,7 +72,7 @@ class RayPool(ClientPool):
         self._placement = placement
         self._chunk_size = chunk_size
         self._replacements = 0
-        self._seats = [_Seat(index, self._start(index)) for index in range(num_workers)]
+        self._seats = [Seat(index, self._start(index)) for index in range(num_workers)]
 
     @property
     def actors(self) -> list[Any]:
@@ -162,26 +131,25 @@ class RayPool(ClientPool):
     ) -> Generator[tuple[int, Any], None, None]:
         shared = [ray.put(argument) for argument in arguments]
         submit = lambda actor, ids: actor.call.remote(method, ids[0], *shared)  # noqa: E731
-        for outcome in self._dispatch([_Task([i]) for i in client_ids], submit):
+        for outcome in self._dispatch([Task([i]) for i in client_ids], submit):
             client_id = outcome.client_ids[0]
             if outcome.error is None:
                 yield client_id, outcome.value
             else:
                 yield client_id, ClientError(client_id=client_id, reason=outcome.error)
 
-    def _chunks(self, client_ids: Sequence[int]) -> list[_Task]:
+    def _chunks(self, client_ids: Sequence[int]) -> list[Task]:
         if self._pinned:
-            return [_Task([client_id]) for client_id in client_ids]
-        return [_Task(chunk) for chunk in chunked(client_ids, len(self._seats), self._chunk_size)]
+            return [Task([client_id]) for client_id in client_ids]
+        return [Task(chunk) for chunk in chunked(client_ids, len(self._seats), self._chunk_size)]
 
-    def _dispatch(
-        self, tasks: Sequence[_Task], submit: Callable[[Any, Sequence[int]], Any]
-    ) -> Iterator[_Outcome]:
-        board = _Board(waiting=deque(tasks))
+    def _dispatch(self, tasks: Sequence[Task], submit: Submit) -> Iterator[_Outcome]:
+        seconds = self.policy.client_timeout_seconds
+        board = Board(tasks, pinned=self._pinned, seconds=seconds)
         try:
-            while board.waiting or any(r.task is not None for r in board.running.values()):
-                self._assign(board, submit)
-                timeout = self._seconds_to_next_deadline(board)
+            while board.is_open():
+                board.assign(self._seats, submit)
+                timeout = board.seconds_to_next_deadline()
                 done, _ = ray.wait(list(board.running), num_returns=1, timeout=timeout)
                 for ref in done:
                     yield from self._collect(board, ref)
@@ -190,77 +158,42 @@ class RayPool(ClientPool):
             # A stopped round leaves nothing running that could write client state later.
             for running in board.running.values():
                 if running.task is not None:
-                    self._replace(running.seat, board=None)
+                    self._replace(running.seat, count=False)
 
-    def _assign(self, board: _Board, submit: Callable[[Any, Sequence[int]], Any]) -> None:
-        busy = {running.seat.index for running in board.running.values()}
-        for seat in self._seats:
-            if seat.index in busy:
-                continue
-            if not seat.started:
-                board.running[seat.actor.__ray_ready__.remote()] = _Running(seat, None)
-                continue
-            task = self._next_task(board, seat)
-            if task is not None:
-                deadline = self._deadline(len(task.client_ids))
-                board.running[submit(seat.actor, task.client_ids)] = _Running(seat, task, deadline)
-
-    def _next_task(self, board: _Board, seat: _Seat) -> _Task | None:
-        """Of the worker's own clients, whose pairs it has at hand; of a pool, else anyone's."""
-        chunks = (task.client_ids for task in board.waiting)
-        place = first_at_home(chunks, seat.index, len(self._seats))
-        if place is None and (self._pinned or not board.waiting):
-            return None
-        task = board.waiting[place or 0]
-        board.waiting.remove(task)
-        return task
-
-    def _deadline(self, num_clients: int) -> float | None:
-        limit = self.policy.client_timeout_seconds
-        return None if limit is None else time.monotonic() + limit * num_clients
-
-    def _seconds_to_next_deadline(self, board: _Board) -> float | None:
-        deadlines = [r.deadline for r in board.running.values() if r.deadline is not None]
-        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
-
-    def _collect(self, board: _Board, ref: Any) -> Iterator[_Outcome]:
-        running = board.running.pop(ref)
+    def _collect(self, board: Board, ref: Any) -> Iterator[_Outcome]:
         try:
             value = ray.get(ref)
-        except (RayActorError, ObjectLostError) as error:  # lost: its node left with the answer
+        except LOST as error:
+            running = board.lost(ref)
             self._check_start(running.seat, error)
-            self._replace(running.seat, board)
+            self._replace(running.seat)
             if running.task is not None:
-                yield from self._redo(board, running.task, "its worker process died")
+                yield from self._redo(board, running.task, f"its worker process {_end_of(error)}")
             return
+        running = board.ended(ref)
         if running.task is None:
             running.seat.started = True
         else:
             yield _Outcome(running.task.client_ids, value)
 
-    def _end_hung(self, board: _Board) -> Iterator[_Outcome]:
-        now = time.monotonic()
-        hung = [
-            ref for ref, r in board.running.items() if r.deadline is not None and r.deadline < now
-        ]
-        for ref in hung:
-            running = board.running.pop(ref)
-            self._replace(running.seat, board)
+    def _end_hung(self, board: Board) -> Iterator[_Outcome]:
+        for running in board.hung():
+            self._replace(running.seat)
             if running.task is not None:
                 seconds = self.policy.client_timeout_seconds
                 running.task.deaths = self.policy.max_attempts  # a hang is the client's own
                 yield from self._redo(board, running.task, f"no reply within {seconds:g} s")
 
-    def _redo(self, board: _Board, task: _Task, reason: str) -> Iterator[_Outcome]:
+    def _redo(self, board: Board, task: Task, reason: str) -> Iterator[_Outcome]:
         """Puts a chunk's clients back one by one; a client that failed alone is an error."""
         if len(task.client_ids) > 1:
-            board.waiting.extend(_Task([client_id]) for client_id in task.client_ids)
+            board.waiting.extend(Task([client_id]) for client_id in task.client_ids)
         elif task.deaths + 1 < self.policy.max_attempts:
-            board.waiting.append(_Task(task.client_ids, task.deaths + 1))
+            board.waiting.append(Task(task.client_ids, task.deaths + 1))
         else:
             yield _Outcome(task.client_ids, None, reason)
 
-    def _check_start(self, seat: _Seat, error: RayActorError | ObjectLostError) -> None:
+    def _check_start(self, seat: Seat, error: RayError) -> None:
         """A worker that cannot start will not start the next time either.
 
         Raises:
@@ -273,10 +206,10 @@ class RayPool(ClientPool):
             reason = str(error).strip().splitlines()[-1]
             raise WorkerLostError(f"worker {seat.index} cannot start: {reason}") from error
 
-    def _replace(self, seat: _Seat, board: _Board | None) -> None:
+    def _replace(self, seat: Seat, *, count: bool = True) -> None:
         ray.kill(seat.actor, no_restart=True)
         seat.actor, seat.started = self._start(seat.index), False
-        if board is None:
+        if not count:
             return
         self._replacements += 1
         self.note(f"worker {seat.index} was lost and replaced; its clients are done again")
@@ -286,6 +219,12 @@ class RayPool(ClientPool):
                 f"runtime.failures.max_worker_replacements allows "
                 f"{self.policy.max_worker_replacements}; look at the workers' memory and logs"
             )
+
+
+def _end_of(error: RayError) -> str:
+    if isinstance(error, OutOfMemoryError):
+        return "was ended by Ray, for the machine was out of memory; lower runtime.num_workers"
+    return "died"
 
 
 def _failed(outcome: _Outcome) -> FitChunk:

@@ -22,7 +22,7 @@ from dsfedmed_ray.errors import DSFedMedError, WorkerLostError
 from dsfedmed_ray.learning.generator_upload import GeneratorUpload
 from dsfedmed_ray.learning.image_generation import GenerationJob, run_job
 from dsfedmed_ray.runtime.demand import Demand
-from dsfedmed_ray.runtime.devices import role_device
+from dsfedmed_ray.runtime.devices import role_device, set_threads
 
 MAX_ATTEMPTS = 3
 _POLL_SECONDS = 0.5
@@ -41,7 +41,7 @@ class JobRunner:
     def __init__(
         self, generator: Any, uploads: dict[str, Path], num_threads: int, num_gpus: float
     ) -> None:
-        torch.set_num_threads(num_threads)
+        set_threads(num_threads)
         self._generator = generator.build(device=str(role_device(num_gpus)))
         self._uploads = uploads
         self._upload = lru_cache(maxsize=1)(self._load)  # jobs come client by client
@@ -87,7 +87,7 @@ def generate_here(order: GenerationOrder, *, num_threads: int, num_gpus: float) 
             write_synthetic(runner.run(job), order.folder / f"part-{index:05d}.parquet")
             order.on_job(index)
     finally:
-        torch.set_num_threads(before)
+        set_threads(before)
 
 
 def generate_on_ray(
@@ -106,7 +106,7 @@ def generate_on_ray(
     Raises:
         WorkerLostError: actors died in every attempt.
     """
-    from ray.exceptions import RayActorError
+    from dsfedmed_ray.runtime.ray_failures import LOST
 
     for attempt in range(1, MAX_ATTEMPTS + 1):
         dataset = _dataset(order, num_threads=num_threads, demand=demand, num_actors=num_actors)
@@ -114,7 +114,7 @@ def generate_on_ray(
             with _counting_files(order.folder, order.on_job):
                 dataset.write_parquet(str(order.folder))
             return
-        except RayActorError as error:
+        except LOST as error:
             for path in order.folder.glob("*.parquet"):
                 path.unlink()
             if attempt == MAX_ATTEMPTS:

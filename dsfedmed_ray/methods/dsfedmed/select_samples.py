@@ -18,8 +18,8 @@ def score_pool(
 ) -> Tensor:
     """Learnability scores of the whole pool, from one forward pass of each model.
 
-    The foundation model needs its decoder only: its embeddings are kept. Both models work at the
-    same time where they are in different processes: its logits may be on their way.
+    The foundation model needs its trainable part only: its embeddings are kept. Both models work
+    at the same time where they are in different processes: its logits may be on their way.
     """
     lightweight_logits = lightweight.pool_logits()
     return learnability_scores(

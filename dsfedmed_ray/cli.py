@@ -115,6 +115,8 @@ def _parser() -> argparse.ArgumentParser:
     cost = commands.add_parser("cost", help="bytes that travel and inference time, by method")
     cost.add_argument("--rounds", type=int, default=100, metavar="R", help="rounds (paper: 100)")
     cost.add_argument("--inference", action="store_true", help="time models on this machine")
+    cost.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="to time on (cpu)")
+    cost.add_argument("--threads", type=int, default=1, metavar="N", help="to time with (1)")
     cost.add_argument("--json", type=Path, metavar="PATH", help="write the rows as well")
     cost.set_defaults(command=_cost)
     return parser
@@ -240,7 +242,7 @@ def _cost(options: argparse.Namespace) -> int:
     console.print(communication_cost_table(communication, options.rounds))
     content: dict[str, object] = {"communication": [asdict(row) for row in communication]}
     if options.inference:
-        times = inference_table()
+        times = inference_table(device=options.device, num_threads=options.threads)
         console.print(inference_cost_table(times))
         saved = inference_reduction(times)
         console.print(f"TinySAM saves {saved:.1%} of SAM-B's time (paper: nearly 90 %)")

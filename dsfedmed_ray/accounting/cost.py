@@ -7,6 +7,7 @@ that leave with a ControlNet.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -69,6 +70,10 @@ class InferenceRow:
         num_parameters: of the whole model.
         median_ms: median time an image.
         p95_ms: its 95th percentile.
+        num_runs: timed runs; few for models that take seconds.
+        warmup: runs before them.
+        device: where.
+        num_threads: torch's.
     """
 
     model: str
@@ -76,6 +81,10 @@ class InferenceRow:
     num_parameters: int
     median_ms: float
     p95_ms: float
+    num_runs: int
+    warmup: int
+    device: str
+    num_threads: int
 
 
 @dataclass(frozen=True)
@@ -119,15 +128,28 @@ def communication_table(
 
 
 def inference_table(
-    *, device: torch.device | str = "cpu", warmup: int = 1, repeats: int = 3
+    *, device: str = "cpu", num_threads: int = 1, warmup: int = 2, repeats: int = 50
 ) -> list[InferenceRow]:
     """Inference times on this machine: SAM-B and TinySAM, LiteMedSAM and the embedded U-Net.
 
+    A model is timed for a minute at most, but five times at least.
+
     Args:
-        device: where to time.
+        device: ``cpu`` or ``cuda``.
+        num_threads: torch's, during the measurement.
         warmup: runs before the first that counts.
-        repeats: runs that count.
+        repeats: runs that count, at most.
+
+    Raises:
+        ConfigurationError: the device is not there, or there are no threads.
     """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigurationError(
+            f"device {device} was asked for, but there is no CUDA device; install a CUDA build of "
+            "torch or use cpu"
+        )
+    if num_threads < 1:
+        raise ConfigurationError(f"threads is {num_threads}; at least 1")
     models: list[tuple[str, SegmenterConfig, int]] = [
         ("SAM ViT-B", SamConfig(weights="random"), PAPER_IMAGE_SIZE),
         ("TinySAM", TinySamConfig(weights="random"), PAPER_IMAGE_SIZE),
@@ -137,7 +159,8 @@ def inference_table(
     rows = []
     for name, config, size in models:
         model = config.build(num_structures=1, image_size=size, seed=0)
-        time = measure_inference_ms(model, size, device=device, warmup=warmup, repeats=repeats)
+        with _threads(num_threads):
+            time = measure_inference_ms(model, size, device=device, warmup=warmup, repeats=repeats)
         rows.append(
             InferenceRow(
                 model=name,
@@ -145,9 +168,23 @@ def inference_table(
                 num_parameters=sum(parameter.numel() for parameter in model.parameters()),
                 median_ms=time.median_ms,
                 p95_ms=time.p95_ms,
+                num_runs=time.num_runs,
+                warmup=warmup,
+                device=device,
+                num_threads=num_threads,
             )
         )
     return rows
+
+
+@contextmanager
+def _threads(num_threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def inference_reduction(rows: Sequence[InferenceRow]) -> float:

@@ -35,14 +35,15 @@ def communication_cost_table(rows: Sequence[CommunicationRow], num_rounds: int) 
 
 def inference_cost_table(rows: Sequence[InferenceRow]) -> Table:
     """Milliseconds an image by model."""
+    where = sorted({f"{row.device}, {row.num_threads} thread(s)" for row in rows})
     table = Table(
-        title="Inference on this machine, one image at a time, random weights",
+        title=f"Inference of one image at a time, random weights; {'; '.join(where)}",
         box=box.SIMPLE_HEAD,
         title_justify="left",
         pad_edge=False,
     )
     table.add_column("model")
-    for heading in ("input px", "parameters", "median ms", "p95 ms"):
+    for heading in ("input px", "parameters", "median ms", "p95 ms", "warm-up + runs"):
         table.add_column(heading, justify="right")
     for row in rows:
         table.add_row(
@@ -51,5 +52,6 @@ def inference_cost_table(rows: Sequence[InferenceRow]) -> Table:
             f"{row.num_parameters:,}",
             f"{row.median_ms:,.1f}",
             f"{row.p95_ms:,.1f}",
+            f"{row.warmup} + {row.num_runs}",
         )
     return table

@@ -80,10 +80,13 @@ def test_state_bytes() -> None:
 
 
 def test_inference_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each model is timed at its own image size."""
+    """Each model is timed at its own image size, with the threads that were asked for."""
+    threads: list[int] = []
+    before = torch.get_num_threads()
 
     def timed(model: torch.nn.Module, image_size: int, **_: object) -> InferenceTime:
-        return InferenceTime(median_ms=float(image_size), p95_ms=2.0 * image_size)
+        threads.append(torch.get_num_threads())
+        return InferenceTime(median_ms=float(image_size), p95_ms=2.0 * image_size, num_runs=7)
 
     def tiny(self: object, *, num_structures: int, image_size: int, seed: int) -> torch.nn.Module:
         return UNetConfig(channels=(2, 2)).build(num_structures=1, image_size=32, seed=0)
@@ -91,7 +94,12 @@ def test_inference_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost, "measure_inference_ms", timed)
     for config in (cost.SamConfig, cost.TinySamConfig, cost.LiteMedSAMConfig):
         monkeypatch.setattr(config, "build", tiny)
-    rows = inference_table()
+    rows = inference_table(num_threads=before + 1, warmup=4)
+    assert threads == [before + 1] * 4
+    assert torch.get_num_threads() == before
+    assert {(r.num_runs, r.warmup, r.device, r.num_threads) for r in rows} == {
+        (7, 4, "cpu", before + 1)
+    }
     assert [(row.model, row.median_ms) for row in rows] == [
         ("SAM ViT-B", 1024),
         ("TinySAM", 1024),
@@ -103,10 +111,28 @@ def test_inference_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_inference_reduction() -> None:
     """The paper's 118 and 15 ms: 87 % saved."""
     rows = [
-        InferenceRow(model=name, image_size=1024, num_parameters=1, median_ms=ms, p95_ms=ms)
+        InferenceRow(
+            model=name,
+            image_size=1024,
+            num_parameters=1,
+            median_ms=ms,
+            p95_ms=ms,
+            num_runs=1,
+            warmup=0,
+            device="cpu",
+            num_threads=1,
+        )
         for name, ms in (("SAM ViT-B", 118.0), ("TinySAM", 15.0))
     ]
     assert inference_reduction(rows) == pytest.approx(0.873, abs=1e-3)
+
+
+def test_where_nothing_can_be_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigurationError, match=r"device cuda .* no CUDA device; .* or use cpu"):
+        inference_table(device="cuda")
+    with pytest.raises(ConfigurationError, match="threads is 0; at least 1"):
+        inference_table(num_threads=0)
 
 
 def test_no_rounds() -> None:

@@ -31,6 +31,17 @@ def test_warmup_does_not_count() -> None:
     assert measured.p95_ms == pytest.approx(29)
 
 
+@pytest.mark.parametrize(("seconds", "runs"), [(1.0, 8), (9.0, 7), (20.0, 5), (99.0, 5)])
+def test_a_slow_model_is_timed_less_often(seconds: float, runs: int) -> None:
+    """Of eight runs: all where they take a second, else those that began within a minute, or five.
+
+    Of nine seconds the seventh begins after 54 s and the eighth would after 63.
+    """
+    model = Slow([seconds] * 8)
+    measured = measure_inference_ms(model, 8, warmup=0, repeats=8, clock=lambda: model.now)
+    assert measured.num_runs == runs
+
+
 def test_the_model_is_timed_in_evaluation_mode_and_given_back_as_it_was() -> None:
     model = Slow([0.01] * 2).train()
     measure_inference_ms(model, 8, warmup=1, repeats=1)

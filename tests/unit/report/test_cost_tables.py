@@ -35,8 +35,18 @@ def test_communication_in_millions_and_share_of_fedsam() -> None:
 
 def test_inference_in_milliseconds() -> None:
     row = InferenceRow(
-        model="U-Net", image_size=128, num_parameters=100_976, median_ms=5.04, p95_ms=6.0
+        model="U-Net",
+        image_size=128,
+        num_parameters=100_976,
+        median_ms=5.04,
+        p95_ms=6.0,
+        num_runs=50,
+        warmup=2,
+        device="cpu",
+        num_threads=1,
     )
     text = printed(inference_cost_table([row]))
     assert "100,976" in text
     assert "5.0" in text
+    assert "cpu, 1 thread" in text
+    assert "2 + 50" in text

@@ -99,6 +99,15 @@ def test_a_client_that_hangs_is_judged(open_pool: Callable[..., Any]) -> None:
     assert [error.reason for error in result.dropped] == ["no reply within 3 s"]
 
 
+def test_who_stands_behind_a_hanging_client_is_not_blamed(open_pool: Callable[..., Any]) -> None:
+    """Client 0 waits behind client 8 at the same worker. Without 8: (0 + 2 + 4 + 6) / 4 = 3."""
+    pool = open_pool(on_client_error="drop", client_timeout_seconds=3.0, min_replies_fraction=0.5)
+    clients = [HANGS, 0, 2, 4, 6]
+    result = pool.fit_round(START, clients, round_index=0, total_weight=5)
+    assert result.state.values.tolist() == [3.0]
+    assert [error.client_id for error in result.dropped] == [HANGS]
+
+
 def test_a_program_that_cannot_be_built_is_an_error_at_once(open_pool: Callable[..., Any]) -> None:
     pool = open_pool(program_that_cannot_start)
     with pytest.raises(WorkerLostError, match=r"cannot start: .*weights are missing"):

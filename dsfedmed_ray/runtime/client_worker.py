@@ -13,7 +13,7 @@ from dsfedmed_ray.runtime.client_program import (
     FitOrder,
     ProgramBuilder,
 )
-from dsfedmed_ray.runtime.devices import role_threads
+from dsfedmed_ray.runtime.devices import refusing_full_gpus, role_threads
 
 
 class ClientWorker:
@@ -44,7 +44,8 @@ class ClientWorker:
         errors: list[ClientError] = []
         for client_id in client_ids:
             try:
-                result = self._program.fit(client_id, broadcast, order)
+                with refusing_full_gpus():
+                    result = self._program.fit(client_id, broadcast, order)
                 _require_finite(result.metrics)
                 if partial is None:
                     partial = FixedPointSum(

@@ -1,5 +1,6 @@
 """Where a role computes: the only place that asks for CUDA, and that counts threads."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +9,30 @@ from functools import cache
 import torch
 
 from dsfedmed_ray.errors import ResourceError
+from dsfedmed_ray.units import format_bytes
+
+_UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+"""In which torch writes sizes."""
+
+
+def cpus_here() -> int:
+    """CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def require_device(num_gpus: float) -> None:
+    """Checks that a share of a GPU can be had in this process.
+
+    Raises:
+        ResourceError: a GPU was promised and CUDA is not there.
+    """
+    if num_gpus > 0 and not torch.cuda.is_available():
+        raise ResourceError(
+            f"num_gpus={num_gpus:g} was asked for, but this process sees no CUDA device; "
+            "install a CUDA build of torch or set num_gpus=0"
+        )
 
 
 def role_device(num_gpus: float) -> torch.device:
@@ -21,13 +46,9 @@ def role_device(num_gpus: float) -> torch.device:
     Raises:
         ResourceError: a GPU was promised and CUDA is not there.
     """
+    require_device(num_gpus)
     if num_gpus <= 0:
         return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise ResourceError(
-            f"num_gpus={num_gpus:g} was asked for, but this process sees no CUDA device; "
-            "install a CUDA build of torch or set num_gpus=0"
-        )
     if num_gpus < 1:
         torch.cuda.set_per_process_memory_fraction(num_gpus)
     return torch.device("cuda")
@@ -46,11 +67,23 @@ def role_threads(num_threads: int) -> Iterator[None]:
     before = torch.get_num_threads()
     set_threads(num_threads)
     try:
+        with refusing_full_gpus():
+            yield
+    finally:
+        set_threads(before)
+
+
+@contextmanager
+def refusing_full_gpus() -> Iterator[None]:
+    """Says in one line that a GPU is too small, where torch says it over many.
+
+    Raises:
+        ResourceError: the block needed more GPU memory than there is.
+    """
+    try:
         yield
     except torch.OutOfMemoryError as error:
         raise ResourceError(_gpu_too_small(str(error))) from error
-    finally:
-        set_threads(before)
 
 
 def set_threads(num_threads: int) -> None:
@@ -71,12 +104,24 @@ def _own_threads() -> None:
 
 
 def _gpu_too_small(message: str) -> str:
-    """What torch says over many lines about a full GPU, in one line with the remedy."""
-    asked = re.search(r"Tried to allocate ([\d.]+ \w+)", message)
-    capacity = re.search(r"total capacity of ([\d.]+ \w+)", message)
+    """What was needed in all, what there is, and the remedy."""
+    asked = _size(r"Tried to allocate {}", message)
+    held = _size(r"{} is allocated by PyTorch", message) or 0.0
+    allowed, capacity = _size(r"{} allowed", message), _size(r"total capacity of {}", message)
+    needed = "more memory was needed" if asked is None else f"{format_bytes(held + asked)} needed"
+    if asked is not None and held:
+        needed += f" ({format_bytes(held)} held, {format_bytes(asked)} asked for)"
+    if allowed is not None:
+        needed += f", {format_bytes(allowed)} allowed to this role"
+    if capacity is not None:
+        needed += f", {format_bytes(capacity)} on the GPU"
     return (
-        f"the GPU is too small: {asked[1] + ' more' if asked else 'more memory'} was needed"
-        + (f" of {capacity[1]}" if capacity else "")
-        + "; lower batch_size, data.image_size or the model's input_size, or give the role a "
-        "larger share with runtime.resources"
+        f"the GPU is too small: {needed}; lower batch_size, data.image_size, the model's "
+        "input_size or generator.images_per_job, or give the role a larger share with "
+        "runtime.resources"
     )
+
+
+def _size(pattern: str, message: str) -> float | None:
+    found = re.search(pattern.format(r"([\d.]+) (bytes|[KMG]iB)"), message)
+    return None if found is None else float(found[1]) * _UNITS[found[2]]

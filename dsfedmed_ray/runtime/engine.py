@@ -15,7 +15,7 @@ from dsfedmed_ray.runtime.availability import Availability
 from dsfedmed_ray.runtime.client import HospitalBuilder
 from dsfedmed_ray.runtime.client_pool import ClientPool, Note, SerialPool
 from dsfedmed_ray.runtime.demand import Demand
-from dsfedmed_ray.runtime.devices import role_threads
+from dsfedmed_ray.runtime.devices import require_device, role_threads
 from dsfedmed_ray.runtime.failures import FailurePolicy
 from dsfedmed_ray.runtime.foundation_server import FoundationServer, FoundationSettings
 from dsfedmed_ray.runtime.pending import Done, FoundationHandle, Pending
@@ -190,9 +190,12 @@ def open_engine(config: RuntimeConfig, num_clients: int, note: Note) -> Iterator
 
 
 class SerialEngine:
-    """Everything in this process, without Ray."""
+    """Everything in this process, without Ray; a GPU that is asked for must be there."""
 
     def __init__(self, config: RuntimeConfig, note: Note) -> None:
+        resources = config.resources
+        for demand in (resources.client, resources.foundation, resources.generator):
+            require_device(_gpus_here(demand))
         self._config = config
         self._note = note
 

@@ -5,12 +5,12 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError
 
-from dsfedmed_ray.errors import FoundationLostError, WorkerLostError
+from dsfedmed_ray.errors import FoundationLostError
 from dsfedmed_ray.runtime.demand import Demand
 from dsfedmed_ray.runtime.foundation_server import FoundationServer, FoundationSettings
 from dsfedmed_ray.runtime.pending import Pending
 from dsfedmed_ray.runtime.placement import Placement
-from dsfedmed_ray.runtime.ray_failures import LOST
+from dsfedmed_ray.runtime.ray_failures import LOST, failed_start, unwrapping_user_errors
 
 FoundationActor = ray.remote(FoundationServer)
 
@@ -21,11 +21,11 @@ class _RayPending:
 
     def result(self) -> Any:
         try:
-            return ray.get(self._ref)
+            with unwrapping_user_errors():
+                return ray.get(self._ref)
         except LOST as error:
             if isinstance(error, RayActorError) and error.actor_init_failed:  # nor the next time
-                reason = str(error).strip().splitlines()[-1]
-                raise WorkerLostError(f"the foundation model cannot start: {reason}") from error
+                raise failed_start("the foundation model", error) from error
             raise FoundationLostError("the foundation model's process died") from error
 
 

@@ -21,7 +21,7 @@ from dsfedmed_ray.runtime.client_worker import ClientWorker
 from dsfedmed_ray.runtime.failures import FailurePolicy
 from dsfedmed_ray.runtime.node_sums import NodeSums, fit_and_hold, has_several_nodes
 from dsfedmed_ray.runtime.placement import Placement
-from dsfedmed_ray.runtime.ray_failures import LOST
+from dsfedmed_ray.runtime.ray_failures import LOST, failed_start
 from dsfedmed_ray.runtime.task_board import Board, Seat, Submit, Task
 
 ClientActor = ray.remote(ClientWorker)
@@ -197,14 +197,14 @@ class RayPool(ClientPool):
         """A worker that cannot start will not start the next time either.
 
         Raises:
-            WorkerLostError: its program raised, or it died :data:`MAX_FAILED_STARTS` times in a
-                row before it was ready.
+            UserError: its program raised one.
+            WorkerLostError: its program raised another error, or it died
+                :data:`MAX_FAILED_STARTS` times in a row before it was ready.
         """
         seat.failed_starts = 0 if seat.started else seat.failed_starts + 1
         raised = isinstance(error, RayActorError) and error.actor_init_failed
         if raised or seat.failed_starts == MAX_FAILED_STARTS:
-            reason = str(error).strip().splitlines()[-1]
-            raise WorkerLostError(f"worker {seat.index} cannot start: {reason}") from error
+            raise failed_start(f"worker {seat.index}", error) from error
 
     def _replace(self, seat: Seat, *, count: bool = True) -> None:
         ray.kill(seat.actor, no_restart=True)

@@ -22,7 +22,7 @@ from dsfedmed_ray.errors import DSFedMedError, WorkerLostError
 from dsfedmed_ray.learning.generator_upload import GeneratorUpload
 from dsfedmed_ray.learning.image_generation import GenerationJob, run_job
 from dsfedmed_ray.runtime.demand import Demand
-from dsfedmed_ray.runtime.devices import role_device, set_threads
+from dsfedmed_ray.runtime.devices import refusing_full_gpus, role_device, set_threads
 
 MAX_ATTEMPTS = 3
 _POLL_SECONDS = 0.5
@@ -42,7 +42,8 @@ class JobRunner:
         self, generator: Any, uploads: dict[str, Path], num_threads: int, num_gpus: float
     ) -> None:
         set_threads(num_threads)
-        self._generator = generator.build(device=str(role_device(num_gpus)))
+        with refusing_full_gpus():
+            self._generator = generator.build(device=str(role_device(num_gpus)))
         self._uploads = uploads
         self._upload = lru_cache(maxsize=1)(self._load)  # jobs come client by client
 
@@ -51,7 +52,8 @@ class JobRunner:
 
     def run(self, job: GenerationJob) -> pa.Table:
         """The job's samples as rows."""
-        return to_table(run_job(self._generator, self._upload(job.client), job))
+        with refusing_full_gpus():
+            return to_table(run_job(self._generator, self._upload(job.client), job))
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Runs the jobs of a Ray Data batch."""
@@ -104,14 +106,15 @@ def generate_on_ray(
     gives the same images every time.
 
     Raises:
+        UserError: a generator cannot work, for example for want of GPU memory.
         WorkerLostError: actors died in every attempt.
     """
-    from dsfedmed_ray.runtime.ray_failures import LOST
+    from dsfedmed_ray.runtime.ray_failures import LOST, unwrapping_user_errors
 
     for attempt in range(1, MAX_ATTEMPTS + 1):
         dataset = _dataset(order, num_threads=num_threads, demand=demand, num_actors=num_actors)
         try:
-            with _counting_files(order.folder, order.on_job):
+            with unwrapping_user_errors(), _counting_files(order.folder, order.on_job):
                 dataset.write_parquet(str(order.folder))
             return
         except LOST as error:

@@ -335,6 +335,17 @@ def test_report_on_what_is_no_run(tmp_path: Path, refused: Callable[..., str]) -
     assert "give the directory of a finished run" in line
 
 
+@pytest.mark.parametrize("role", ["client", "foundation", "generator"])
+def test_a_gpu_that_is_not_there(
+    role: str, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert refused("run", *TINY, f"runtime.resources.{role}.num_gpus=1") == (
+        "num_gpus=1 was asked for, but this process sees no CUDA device; install a CUDA build of "
+        "torch or set num_gpus=0"
+    )
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 def test_resources_that_the_machine_will_never_have(refused: Callable[..., str]) -> None:

@@ -194,3 +194,18 @@ def test_chunks_carry_one_sum_and_keep_the_failed_apart(chunks: list[list[int]])
     assert total.mean().values.tolist() == [np.float32((11 + 4 * 13) / 5)]
     errors = [error for answer in answers for error in answer.errors]
     assert [(error.client_id, error.reason) for error in errors] == [(1, "ValueError: first line")]
+
+
+def test_a_full_gpu_is_one_line_with_the_remedy(
+    pool_of: Callable[..., SerialPool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the client that needed too much; the policy judges it as every failure."""
+
+    def full(self: CountingProgram, *_: object) -> FitResult:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU\n0 ...")
+
+    monkeypatch.setattr(CountingProgram, "fit", full)
+    pool = pool_of(CountingProgram({}), on_client_error="stop")
+    said = r"ResourceError: the GPU is too small: 2\.5 GB needed; lower batch_size, .*resources$"
+    with pytest.raises(ClientFailureError, match=said):
+        pool.fit_round(START, [0], round_index=0, total_weight=1)

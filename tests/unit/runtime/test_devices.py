@@ -64,7 +64,14 @@ def test_nothing_is_set_that_is_set_already(monkeypatch: pytest.MonkeyPatch) -> 
         (
             "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of "
             "15.77 GiB of which 1.20 GiB is free.\nOf the allocated memory ...",
-            r"^the GPU is too small: 2\.50 GiB more was needed of 15\.77 GiB; lower batch_size, ",
+            r"^the GPU is too small: 2\.5 GB needed, 15\.8 GB on the GPU; lower batch_size, ",
+        ),
+        (
+            "CUDA out of memory. Tried to allocate 512.00 MiB. GPU 0 has a total capacity of "
+            "15.77 GiB of which 1.20 GiB is free. Process 7 has 9.00 GiB memory in use. 7.88 GiB "
+            "allowed; Of the allocated memory 7.50 GiB is allocated by PyTorch, and 1.00 MiB ...",
+            r"small: 8\.0 GB needed \(7\.5 GB held, 512\.0 MB asked for\), 7\.9 GB allowed to this "
+            r"role, 15\.8 GB on the GPU; lower batch_size, .* generator\.images_per_job, or give",
         ),
         ("words of another version", r"^the GPU is too small: more memory was needed; lower"),
     ],

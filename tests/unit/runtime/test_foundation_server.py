@@ -17,9 +17,7 @@ def full(*_: object, **__: object) -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 ...\nmore")
 
 
-def test_a_model_that_does_not_fit_the_gpu(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_model_that_does_not_fit_the_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """It is built on the CPU, and moving it is what fails."""
     split = LeaveOneSiteOut().apply(BrainSitesConfig(image_size=64).build())
     settings = FoundationSettings(
@@ -29,5 +27,5 @@ def test_a_model_that_does_not_fit_the_gpu(
         embeddings_folder=tmp_path,
     )
     monkeypatch.setattr(SamSegmenter, "to", full)
-    with pytest.raises(ResourceError, match=r"^the GPU is too small: 2\.50 GiB more was needed"):
+    with pytest.raises(ResourceError, match=r"^the GPU is too small: 2\.5 GB needed; lower"):
         FoundationServer(settings)

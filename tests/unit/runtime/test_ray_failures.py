@@ -16,10 +16,16 @@ from ray.exceptions import (
     OutOfMemoryError,
     RayError,
     RayTaskError,
+    UserCodeException,
     WorkerCrashedError,
 )
 
-from dsfedmed_ray.errors import ClientFailureError, FoundationLostError, ResourceError
+from dsfedmed_ray.errors import (
+    ClientFailureError,
+    FoundationLostError,
+    ResourceError,
+    WorkerLostError,
+)
 from dsfedmed_ray.learning.aggregation import FlatState
 from dsfedmed_ray.runtime import foundation_actor, ray_pool
 from dsfedmed_ray.runtime.client_program import ClientReply, FitChunk, FitOrder, FitResult
@@ -28,6 +34,7 @@ from dsfedmed_ray.runtime.engine import RuntimeConfig
 from dsfedmed_ray.runtime.failures import FailurePolicy
 from dsfedmed_ray.runtime.node_sums import HeldChunk, NodeSums
 from dsfedmed_ray.runtime.ray_engine import open_ray_engine
+from dsfedmed_ray.runtime.ray_failures import failed_start, unwrapping_user_errors
 
 START = FlatState(np.zeros(1, np.float32), np.zeros(0, np.int64))
 LOST = [
@@ -175,6 +182,36 @@ def test_a_lost_foundation_model_is_started_again(error: RayError) -> None:
 
     with pytest.raises(FoundationLostError, match="the foundation model's process died"):
         foundation_actor._RayPending(Reference(lost)).result()
+
+
+TOO_SMALL = ResourceError("the GPU is too small: lower batch_size")
+TEXT = f"Traceback\n  File x\ndsfedmed_ray.errors.ResourceError: {TOO_SMALL}\n\nThe above ..."
+
+
+@pytest.mark.usefixtures("here")
+def test_what_a_user_can_mend_is_one_line_also_from_another_process() -> None:
+    """From a call, from a constructor, whose text alone is kept, and from a dataset's function."""
+    call = RayTaskError("f", TEXT, TOO_SMALL).as_instanceof_cause()
+    start = ActorDiedError(RayTaskError("f", TEXT, TOO_SMALL))
+    for error in (call, start):
+
+        def fails(error: RayError = error) -> None:
+            raise error
+
+        with pytest.raises(ResourceError, match=f"^{TOO_SMALL}$"):
+            foundation_actor._RayPending(Reference(fails)).result()
+    with pytest.raises(ResourceError, match=f"^{TOO_SMALL}$"), unwrapping_user_errors():
+        raise RayTaskError("f", TEXT, UserCodeException("UDF failed"))
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    text = "Traceback\nValueError: no"
+    task = RayTaskError("f", text, ValueError("no"))
+    with pytest.raises(RayTaskError, match="no"), unwrapping_user_errors():
+        raise task
+    start = failed_start("worker 3", ActorDiedError(task))
+    assert isinstance(start, WorkerLostError)
+    assert str(start) == "worker 3 cannot start: ValueError: no"
 
 
 @pytest.mark.parametrize(

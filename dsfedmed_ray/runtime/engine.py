@@ -15,7 +15,7 @@ from dsfedmed_ray.runtime.availability import Availability
 from dsfedmed_ray.runtime.client import HospitalBuilder
 from dsfedmed_ray.runtime.client_pool import ClientPool, Note, SerialPool
 from dsfedmed_ray.runtime.demand import Demand
-from dsfedmed_ray.runtime.devices import require_device, role_threads
+from dsfedmed_ray.runtime.devices import cpus_here, require_device, role_threads
 from dsfedmed_ray.runtime.failures import FailurePolicy
 from dsfedmed_ray.runtime.foundation_server import FoundationServer, FoundationSettings
 from dsfedmed_ray.runtime.pending import Done, FoundationHandle, Pending
@@ -72,8 +72,8 @@ class RuntimeConfig:
 
     Attributes:
         clients: ``serial`` runs everything in this process; ``actors`` gives each client an actor;
-            ``pool`` serves virtual clients from ``num_workers`` actors; ``auto`` takes ``actors``
-            where they fit the machine, else ``pool``.
+            ``pool`` serves virtual clients from ``num_workers`` actors; ``auto`` takes ``serial``
+            on one CPU without GPU, ``actors`` where they fit the machine, else ``pool``.
         num_workers: workers of a pool; None is one a CPU.
         chunk_size: clients a task; None chooses by guided self-scheduling.
         threads: torch threads by role.
@@ -180,7 +180,10 @@ def open_engine(config: RuntimeConfig, num_clients: int, note: Note) -> Iterator
         note: receives one line for each decision and each failure.
     """
     with role_threads(config.threads.server):
-        if config.clients == "serial":
+        alone = config.clients == "auto" and _is_better_alone(config)
+        if alone:
+            note("one CPU and no GPU: everything in this process, without Ray")
+        if alone or config.clients == "serial":
             yield SerialEngine(config, note)
             return
         from dsfedmed_ray.runtime.ray_engine import open_ray_engine  # serial runs never import Ray
@@ -231,6 +234,15 @@ class SerialEngine:
             num_threads=self._config.threads.generator,
             num_gpus=_gpus_here(self._config.resources.generator),
         )
+
+
+def _is_better_alone(config: RuntimeConfig) -> bool:
+    """On one CPU actors only wait for each other; unless a key asks for what only Ray has."""
+    if config.address or config.num_workers or config.foundation_workers > 1:
+        return False
+    if config.failures.client_timeout_seconds or config.num_gpus or torch.cuda.is_available():
+        return False
+    return (config.num_cpus or cpus_here()) == 1
 
 
 def _gpus_here(demand: Demand) -> float:

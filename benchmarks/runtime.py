@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from fresh_ray import import_torch, own_ray, seconds_in_own_ray
 from workload import WORKLOADS, Workload
 
 from dsfedmed_ray.learning.aggregation import FlatState, ResidentModel
@@ -135,19 +136,14 @@ def ray_pool(workload: Workload, num_workers: int) -> ClientPool:
     )
 
 
-def peer_rounds(
-    python: Path, script: str, workload: Workload, rounds: int, per_round: int
-) -> float:
+def peer_rounds(python: Path, script: str, workload: str, rounds: int, per_round: int) -> float:
     """A peer in its own environment; seconds a round, its start-up and first round left out."""
     command = [str(python), str(Path(__file__).parent / "peers" / script)]
     options = {
         "population": POPULATION,
         "per-round": per_round,
         "rounds": rounds + 1,
-        "width": workload.width,
-        "image-size": workload.image_size,
-        "batch-size": workload.batch_size,
-        "steps": workload.steps,
+        "workload": workload,
     }
     for name, value in options.items():
         command += [f"--{name}", str(value)]
@@ -158,13 +154,29 @@ def peer_rounds(
     return float(json.loads(done.stdout.strip().splitlines()[-1])["seconds_per_round"])
 
 
-def first_round_seconds(workload: Workload, per_round: int) -> float:
-    """From ``ray.init`` returning to the end of the first round on two new workers."""
-    started = time.perf_counter()
+def first_round(workload: Workload, per_round: int) -> None:
+    """A round on two new workers."""
     pool = ray_pool(workload, 2)
     pool_rounds(pool, workload, 1, per_round)
     pool.close()
-    return time.perf_counter() - started
+
+
+def first_rounds(given: argparse.Namespace) -> dict[str, object]:
+    """From ``ray.init`` returning to the first round's end, and what of it is this package's.
+
+    The latter is a round of one client a worker, less what new processes take to import torch: the
+    median of differences, measured in turn.
+    """
+    small = WORKLOADS["small"]
+    pairs = [
+        (seconds_in_own_ray(import_torch), seconds_in_own_ray(lambda: first_round(small, 2)))
+        for _ in range(given.repeats)
+    ]
+    return {
+        "first_round_seconds": seconds_in_own_ray(lambda: first_round(small, given.per_round)),
+        "first_round_own_seconds": statistics.median(ours - torchs for torchs, ours in pairs),
+        "torch_import_seconds": statistics.median(torchs for torchs, _ in pairs),
+    }
 
 
 def measure(name: str, given: argparse.Namespace) -> dict[str, dict[str, float]]:
@@ -178,9 +190,9 @@ def measure(name: str, given: argparse.Namespace) -> dict[str, dict[str, float]]
         "pool_2": lambda: pool_rounds(two, workload, rounds, per_round),
     }
     for peer, python in (("pfl", given.pfl_python), ("flower", given.flower_python)):
-        if python is not None and name == "small":
+        if python is not None:
             runners[peer] = lambda peer=peer, python=python: peer_rounds(
-                python, f"{peer}_rounds.py", workload, rounds, per_round
+                python, f"{peer}_rounds.py", name, rounds, per_round
             )
     for runner in runners.values():
         runner()  # warm-up
@@ -236,11 +248,10 @@ def peak_bytes() -> int:
 
 def comparison(given: argparse.Namespace) -> dict[str, object]:
     """All runners on both workloads, and the first round of new workers."""
-    result: dict[str, object] = {
-        "first_round_seconds": first_round_seconds(WORKLOADS["small"], given.per_round)
-    }
+    result = first_rounds(given)
     for name in WORKLOADS:
-        table = measure(name, given)
+        with own_ray():
+            table = measure(name, given)
         ours = table["pool_2"]["seconds_per_round"]
         for runner, row in table.items():
             print(
@@ -272,20 +283,11 @@ def main() -> None:
     parser.add_argument("--flower-python", type=Path, help="an environment with flwr[simulation]")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    import ray
-
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        logging_level=40,
-        object_store_memory=256 * 2**20,
-    )
     if given.full_participation is None:
         result = comparison(given)
     else:
-        result = {"full_participation": full_participation(WORKLOADS["small"], given)}
-    ray.shutdown()
+        with own_ray():
+            result = {"full_participation": full_participation(WORKLOADS["small"], given)}
     given.json.write_text(json.dumps(result, indent=2) + "\n")
 
 

@@ -1,6 +1,9 @@
-"""The benchmark's workload in plain torch: a small U-Net, random images from (seed, client)."""
+"""The benchmark's workloads: a U-Net, plain torch, random images from (seed, client)."""
 
+import sys
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -40,34 +43,48 @@ class SmallUNet(nn.Module):
         return self.out(self.up_first(joined))
 
 
+def quickstart_unet(num_structures: int, image_size: int) -> nn.Module:
+    """MONAI's U-Net of conf/lightweight/unet.yaml, whose numbers are the defaults."""
+    root = str(Path(__file__).parent.parent)
+    if root not in sys.path:  # in a peer's environment this package is not installed
+        sys.path.append(root)
+    from dsfedmed_ray.models.unet import UNetConfig
+
+    return UNetConfig().build(num_structures=num_structures, image_size=image_size, seed=0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Workload:
     """What one client does in one round.
 
     Attributes:
-        width: channels of the finest level.
+        network: ``small``, or the ``quickstart``'s lightweight model.
+        num_structures: mask channels.
         image_size: pixels.
         batch_size: images a step, also the client's number of samples.
         steps: SGD steps.
     """
 
-    width: int = 4
-    image_size: int = 32
-    batch_size: int = 4
-    steps: int = 1
+    network: Literal["small", "quickstart"]
+    num_structures: int
+    image_size: int
+    batch_size: int
+    steps: int
 
-    def model(self) -> SmallUNet:
+    def model(self) -> nn.Module:
         """The initial model, the same everywhere."""
+        if self.network == "quickstart":
+            return quickstart_unet(self.num_structures, self.image_size)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return SmallUNet(self.width)
+            return SmallUNet(width=4)
 
     def batch(self, client_id: int) -> tuple[Tensor, Tensor]:
         """The client's data, from its id alone."""
         stream = torch.Generator().manual_seed(1_000_003 + client_id)
         size = (self.batch_size, 3, self.image_size, self.image_size)
         images = torch.randn(size, generator=stream)
-        masks = torch.rand((size[0], 1, *size[2:]), generator=stream) > 0.5
+        masks = torch.rand((size[0], self.num_structures, *size[2:]), generator=stream) > 0.5
         return images, masks.float()
 
     def train(self, model: nn.Module, client_id: int) -> float:
@@ -84,7 +101,7 @@ class Workload:
 
 
 WORKLOADS = {
-    "small": Workload(),
-    "large": Workload(width=16, image_size=64, batch_size=8, steps=5),
+    "small": Workload(network="small", num_structures=1, image_size=32, batch_size=4, steps=1),
+    "large": Workload(network="quickstart", num_structures=3, image_size=64, batch_size=8, steps=5),
 }
-"""``large`` has 118,913 parameters, the size of the quickstart's U-Net."""
+"""``large`` is a client's round of the quickstart in its model, image size and batch."""

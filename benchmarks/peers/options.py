@@ -1,6 +1,7 @@
 """The options that every peer script takes."""
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
@@ -8,27 +9,21 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import itertools
-
-from workload import Workload
+from workload import WORKLOADS, Workload
 
 
 def read_options() -> argparse.Namespace:
-    """Population, rounds and the workload's size."""
+    """Population, rounds and the workload's name."""
     parser = argparse.ArgumentParser()
-    for name in ("population", "per-round", "rounds", "width", "image-size", "batch-size", "steps"):
+    for name in ("population", "per-round", "rounds"):
         parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--workload", choices=WORKLOADS, required=True)
     return parser.parse_args()
 
 
 def workload_of(options: argparse.Namespace) -> Workload:
-    """The workload that the options describe."""
-    return Workload(
-        width=options.width,
-        image_size=options.image_size,
-        batch_size=options.batch_size,
-        steps=options.steps,
-    )
+    """The workload that the options name."""
+    return WORKLOADS[options.workload]
 
 
 def print_rounds(stamps: list[float]) -> None:

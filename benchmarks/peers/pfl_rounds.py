@@ -30,15 +30,22 @@ def main() -> None:
     from pfl.internal.ops.selector import get_framework_module
     from pfl.metrics import Metrics, Weighted
     from pfl.model.pytorch import PyTorchModel
+    from torch import nn
     from torch.nn import functional
-    from workload import SmallUNet
 
     options = read_options()
     workload = workload_of(options)
     torch.set_num_threads(1)
     torch.manual_seed(0)
 
-    class Net(SmallUNet):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = workload.model()
+
+        def forward(self, images):
+            return self.net(images)
+
         def loss(self, images, masks, is_eval=False):
             self.train(not is_eval)
             return functional.binary_cross_entropy_with_logits(self(images), masks)
@@ -59,7 +66,7 @@ def main() -> None:
             self.stamps.append(time.perf_counter())
             return False, Metrics()
 
-    net = Net(workload.width)
+    net = Net()
     model = PyTorchModel(
         model=net,
         local_optimizer_create=torch.optim.SGD,

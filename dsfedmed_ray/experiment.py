@@ -233,7 +233,13 @@ def _context(
     directory = run_directory(experiment, experiment.method.name)
     if experiment.store_remote is not None:
         check_writable(experiment.store_remote)
-    with open_engine(experiment.runtime, split.num_clients, note) as engine:
+    with open_engine(
+        experiment.runtime,
+        split.num_clients,
+        note,
+        uses_foundation=experiment.method.uses_foundation,
+        folders=(directory.root, experiment.store_dir),
+    ) as engine:
         # Made last: what the user or the cluster refuses leaves nothing behind.
         keep_configuration(experiment, directory)
         context = RunContext(
@@ -244,7 +250,7 @@ def _context(
             generator=experiment.generator,
             engine=engine,
             directory=directory,
-            store=StageStore(experiment.store_dir, experiment.store_remote),
+            store=StageStore(experiment.store_dir.absolute(), experiment.store_remote),
             journal=Journal(directory),
             progress=progress,
             stop=stop,

@@ -116,7 +116,7 @@ class RunContext:
                 generator=self.generator,
                 wire_dtype=self.wire_dtype,
                 seed=self.seed,
-                state_folder=self.directory.checkpoints / "clients",
+                state_folder=self.directory.checkpoints.absolute() / "clients",
                 num_states_kept=2 * self.checkpoint_every + 1,
             )
             self._pool = self.engine.start_pool(build)

@@ -2,14 +2,16 @@
 
 ``ray.init`` retries a wrong token for twenty seconds and a wrong address for forty, and a token
 mode without a token ends the process in Ray 2.60. So the address, the token and the versions are
-asked for here, before ``ray.init``; the project's version on every node is asked for after it.
+asked for here, before ``ray.init``; the project's code on every node is asked for after it.
 """
 
 import json
 import os
 import platform
 import socket
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from dsfedmed_ray.errors import ResourceError
 
@@ -77,44 +79,79 @@ def compare_versions(cluster: Versions, driver: Versions, address: str) -> None:
         )
 
 
-def check_project_version(driver_version: str) -> None:
+def check_project_code(driver_version: str, driver_code: str) -> None:
     """Checks, after ``ray.init``, that every node of the cluster has the driver's code.
 
     Args:
         driver_version: ``dsfedmed_ray.__version__`` of the driver.
+        driver_code: the driver's :func:`~dsfedmed_ray.runtime.stage_store.code_fingerprint`; a
+            version may stay the same while code changes.
 
     Raises:
-        ResourceError: a node has another version or none, or does not answer.
+        ResourceError: a node has another version, other code or none, or does not answer.
+    """
+
+    def installed() -> tuple[str, str] | None:  # nested: it must run where the project is absent
+        try:
+            import dsfedmed_ray
+            from dsfedmed_ray.runtime.stage_store import code_fingerprint
+        except ModuleNotFoundError:
+            return None
+        return dsfedmed_ray.__version__, code_fingerprint()
+
+    for _, name, found in ask_nodes(installed):
+        if found is None:
+            has = f"does not have dsfedmed_ray, this driver has {driver_version}"
+        elif found[0] != driver_version:
+            has = f"has dsfedmed_ray {found[0]}, this driver has {driver_version}"
+        elif found[1] != driver_code:
+            has = (
+                f"has other code of dsfedmed_ray {driver_version} ({found[1]}, this driver "
+                f"{driver_code})"
+            )
+        else:
+            continue
+        raise ResourceError(
+            f"node {name} {has}; run 'make wheel' and 'ray up cluster.yaml' again, or install the "
+            "driver's wheel on the node"
+        )
+
+
+def ask_nodes(
+    question: Callable[..., Any], *arguments: Any, beside: Container[str] = ()
+) -> Iterator[tuple[str, str, Any]]:
+    """Runs a function on every live node.
+
+    Args:
+        question: what to run; it asks for no CPU.
+        *arguments: given to it.
+        beside: ids of nodes to leave out.
+
+    Yields:
+        A node's id, its address and the answer.
+
+    Raises:
+        ResourceError: a node does not answer.
     """
     import ray
     from ray.exceptions import GetTimeoutError, RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    def installed_version() -> str | None:  # nested: it must run where the project is absent
-        try:
-            import dsfedmed_ray
-        except ModuleNotFoundError:
-            return None
-        return dsfedmed_ray.__version__
-
-    ask = ray.remote(num_cpus=0)(installed_version)
-    for node in (node for node in ray.nodes() if node["Alive"]):
-        name = node["NodeManagerAddress"]
+    ask = ray.remote(num_cpus=0)(question)
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in beside]
+    asked = []
+    for node in nodes:
         on_node = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        version_ref = ask.options(scheduling_strategy=on_node).remote()
+        asked.append(ask.options(scheduling_strategy=on_node).remote(*arguments))
+    for node, answer in zip(nodes, asked, strict=True):
+        name = node["NodeManagerAddress"]
         try:
-            version = ray.get(version_ref, timeout=_NODE_SECONDS)
+            yield node["NodeID"], name, ray.get(answer, timeout=_NODE_SECONDS)
         except (GetTimeoutError, RayError) as error:
             raise ResourceError(
                 f"node {name} cannot run a task ({type(error).__name__}); "
                 "look at 'ray status' on the cluster"
             ) from error
-        if version != driver_version:
-            has = "does not have dsfedmed_ray" if version is None else f"has dsfedmed_ray {version}"
-            raise ResourceError(
-                f"node {name} {has}, this driver has {driver_version}; "
-                "run 'make wheel' and 'ray up cluster.yaml' again"
-            )
 
 
 def _driver_versions() -> Versions:

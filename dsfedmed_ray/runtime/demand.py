@@ -1,5 +1,6 @@
 """What an actor asks of Ray. Numbers only: nothing here imports Ray."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -31,6 +32,11 @@ class Demand:
                     f"runtime.resources: {name} is {amount!r}; allowed: 0 or more"
                     + (", or 'auto'" if name == "num_gpus" else "")
                 )
+        if self.num_gpus != "auto" and self.num_gpus > 1 and self.num_gpus % 1:
+            raise ConfigurationError(
+                f"runtime.resources: num_gpus is {self.num_gpus:g}; allowed: a fraction up to 1, "
+                "or whole GPUs"
+            )
 
     def bundle(self) -> dict[str, float]:
         """The demand as a Ray bundle, zeros left out."""
@@ -69,6 +75,34 @@ def resolve_gpu_fractions(
         rest = num_cluster_gpus - num_foundation_workers
         share_client = min(1.0, _rounded_down(rest / num_clients))
     return _with_gpus(foundation, share_foundation), _with_gpus(client, share_client)
+
+
+def resolve_generators(
+    generator: Demand,
+    num_generators: int,
+    foundation: Demand,
+    clients: Sequence[Demand],
+    num_cluster_gpus: float,
+) -> list[Demand]:
+    """What each generator actor of stage 2 asks for.
+
+    Generators end before the foundation model starts: ``auto`` gives each of them its share of the
+    GPUs, and there are as many as find room beside the clients, one at least.
+
+    Args:
+        generator: of one actor.
+        num_generators: at most so many; where nothing is shared, or a number is asked for, all.
+        foundation: with ``auto`` resolved.
+        clients: with ``auto`` resolved; they stay in their places meanwhile.
+        num_cluster_gpus: in all.
+    """
+    if generator.num_gpus != "auto":
+        return [generator] * num_generators
+    share = float(foundation.num_gpus) if num_cluster_gpus > 0 else 0.0
+    if share > 0:
+        free = num_cluster_gpus - sum(float(client.num_gpus) for client in clients)
+        num_generators = max(1, min(num_generators, int((free + 1e-6) / share)))
+    return [_with_gpus(generator, share)] * num_generators
 
 
 def _check_whole_gpus(

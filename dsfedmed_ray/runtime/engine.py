@@ -1,8 +1,9 @@
 """Where a run's work happens: in this process, or on Ray. Both give the same bits."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
@@ -19,6 +20,7 @@ from dsfedmed_ray.runtime.devices import cpus_here, require_device, role_threads
 from dsfedmed_ray.runtime.failures import FailurePolicy
 from dsfedmed_ray.runtime.foundation_server import FoundationServer, FoundationSettings
 from dsfedmed_ray.runtime.pending import Done, FoundationHandle, Pending
+from dsfedmed_ray.runtime.room import Autoscaling
 from dsfedmed_ray.runtime.synthetic_store import GenerationOrder, generate_here
 
 ClientMode = Literal["serial", "actors", "pool", "auto"]
@@ -57,13 +59,20 @@ class Resources:
         client: a client actor or worker.
         foundation: the foundation model's actor.
         generator: a generator actor of stage 2; it lives for that stage only.
-        num_generators: generator actors.
+        num_generators: generator actors, at least 1. Where they share a GPU by ``auto``, as many
+            of them as find room beside the clients.
     """
 
     client: Demand = field(default_factory=Demand)
     foundation: Demand = field(default_factory=Demand)
     generator: Demand = field(default_factory=lambda: Demand(num_cpus=0.5))
     num_generators: int = 2
+
+    def __post_init__(self) -> None:
+        if self.num_generators < 1:
+            raise ConfigurationError(
+                f"runtime.resources.num_generators is {self.num_generators}; at least 1"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +93,7 @@ class RuntimeConfig:
         foundation_workers: processes that adapt the foundation model together, through Ray Train;
             1 leaves it to its one process.
         resources: what actors ask of Ray.
+        autoscaling: which nodes may still come to the cluster, and how long actors wait.
         failures: what happens on failures.
         address: a running cluster; None starts Ray on this machine for this run.
         num_cpus: logical CPUs of a Ray started here; None counts the machine's.
@@ -101,6 +111,7 @@ class RuntimeConfig:
     wire_dtype: WireDtype = "float32"
     foundation_workers: int = 1
     resources: Resources = field(default_factory=Resources)
+    autoscaling: Autoscaling = field(default_factory=Autoscaling)
     failures: FailurePolicy = field(default_factory=FailurePolicy)
     address: str | None = None
     num_cpus: int | None = None
@@ -171,13 +182,25 @@ class Engine(Protocol):
 
 
 @contextmanager
-def open_engine(config: RuntimeConfig, num_clients: int, note: Note) -> Iterator[Engine]:
+def open_engine(
+    config: RuntimeConfig,
+    num_clients: int,
+    note: Note,
+    *,
+    uses_foundation: bool = True,
+    folders: Sequence[Path] = (),
+) -> Iterator[Engine]:
     """Opens the engine that the configuration asks for and closes it at the end.
 
     Args:
         config: the placement.
         num_clients: clients of the federation, to choose between actors and a pool.
         note: receives one line for each decision and each failure.
+        uses_foundation: whether there must be room for the foundation model and the generators.
+        folders: what every node of a cluster must see under these paths; they need not exist yet.
+
+    Raises:
+        ResourceError: the cluster can never hold the run, or a node does not see a folder.
     """
     with role_threads(config.threads.server):
         alone = config.clients == "auto" and _is_better_alone(config)
@@ -188,7 +211,9 @@ def open_engine(config: RuntimeConfig, num_clients: int, note: Note) -> Iterator
             return
         from dsfedmed_ray.runtime.ray_engine import open_ray_engine  # serial runs never import Ray
 
-        with open_ray_engine(config, num_clients, note) as engine:
+        with open_ray_engine(
+            config, num_clients, note, uses_foundation=uses_foundation, folders=folders
+        ) as engine:
             yield engine
 
 

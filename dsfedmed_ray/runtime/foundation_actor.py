@@ -9,8 +9,12 @@ from dsfedmed_ray.errors import FoundationLostError
 from dsfedmed_ray.runtime.demand import Demand
 from dsfedmed_ray.runtime.foundation_server import FoundationServer, FoundationSettings
 from dsfedmed_ray.runtime.pending import Pending
-from dsfedmed_ray.runtime.placement import Placement
+from dsfedmed_ray.runtime.placement import FIXED, Placement
 from dsfedmed_ray.runtime.ray_failures import LOST, failed_start, unwrapping_user_errors
+from dsfedmed_ray.runtime.room import Autoscaling
+
+FOUNDATION = "the foundation model"
+"""In messages about its place."""
 
 FoundationActor = ray.remote(FoundationServer)
 
@@ -32,9 +36,11 @@ class _RayPending:
 class RemoteFoundation:
     """A :class:`~dsfedmed_ray.runtime.pending.FoundationHandle` over an actor."""
 
-    def __init__(self, settings: FoundationSettings, demand: Demand) -> None:
+    def __init__(
+        self, settings: FoundationSettings, demand: Demand, autoscaling: Autoscaling = FIXED
+    ) -> None:
         self._settings = settings
-        self._placement = Placement("the foundation model", [demand])
+        self._placement = Placement(FOUNDATION, [demand], autoscaling=autoscaling)
         self.actor = self._start()
 
     def _start(self) -> Any:

@@ -1,11 +1,14 @@
 """Whether actors can have what they ask of the cluster.
 
 A demand is a promise: what can never be met is an error at once, what is not placed within
-:data:`PLACEMENT_SECONDS` is an error that names the request and what is free.
+``runtime.autoscaling.placement_seconds`` is an error that names the request, what is free and who
+holds the rest.
 """
 
+import uuid
 import warnings
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -13,17 +16,32 @@ from ray.util.placement_group import (
     PlacementGroup,
     get_current_placement_group,
     placement_group,
+    placement_group_table,
     remove_placement_group,
 )
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from dsfedmed_ray.errors import ResourceError
 from dsfedmed_ray.runtime.demand import Demand
+from dsfedmed_ray.runtime.room import Autoscaling, Bundle, ClusterRoom, said
 
 if TYPE_CHECKING:
     from ray.data import DataContext
 
-PLACEMENT_SECONDS = 30.0
+FIXED = Autoscaling()
+"""A cluster that does not grow."""
+
+
+def cluster_room(autoscaling: Autoscaling = FIXED) -> ClusterRoom:
+    """The nodes of the connected cluster, and those that may still come.
+
+    Which nodes an autoscaler may start is said by ``runtime.autoscaling``, because Ray 2.60 tells
+    no driver: ``ray.cluster_resources()`` counts live nodes, and the record that Ray keeps for this
+    purpose (``GlobalState.get_max_resources_from_cluster_config``) is filled neither by
+    ``ray up`` nor by KubeRay.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return ClusterRoom(nodes=nodes, to_come=autoscaling.nodes_to_come(nodes))
 
 
 class Placement:
@@ -36,14 +54,21 @@ class Placement:
         what: names the group in messages, for example ``"clients"``.
         demands: one an actor, ``auto`` resolved.
         spread: over the cluster's nodes, where it has several.
+        autoscaling: which nodes may come, and how long to wait.
 
     Raises:
-        ResourceError: the cluster can never hold a demand, or did not within
-            :data:`PLACEMENT_SECONDS`.
+        ResourceError: the cluster can never hold a demand, or did not in time.
     """
 
-    def __init__(self, what: str, demands: Sequence[Demand], *, spread: bool = False) -> None:
-        require_possible(what, demands)
+    def __init__(
+        self,
+        what: str,
+        demands: Sequence[Demand],
+        *,
+        spread: bool = False,
+        autoscaling: Autoscaling = FIXED,
+    ) -> None:
+        cluster_room(autoscaling).require({what: [demand.bundle() for demand in demands]})
         self._demands = list(demands)
         bundles = [demand.bundle() for demand in demands]
         self._bundle_of: dict[int, int] = {}
@@ -53,7 +78,9 @@ class Placement:
         wanted = [bundle for bundle in bundles if bundle]
         inside_a_trial = get_current_placement_group() is not None
         self._group: PlacementGroup | None = (
-            _reserve(what, wanted, spread) if wanted and not inside_a_trial else None
+            _reserve(what, wanted, spread, autoscaling.seconds)
+            if wanted and not inside_a_trial
+            else None
         )
         self._spread = spread and not inside_a_trial
 
@@ -115,42 +142,47 @@ def keep_data_inside(context: "DataContext") -> None:
         context.scheduling_strategy_large_args = strategy
 
 
-def require_possible(
-    what: str, demands: Sequence[Demand], lower: str = "runtime.resources or runtime.num_workers"
-) -> None:
-    """Checks that the cluster, empty, could hold a group of actors.
-
-    Args:
-        what: names the group in messages.
-        demands: one an actor, ``auto`` resolved.
-        lower: the settings that ask for less.
-
-    Raises:
-        ResourceError: it never can.
-    """
-    bundles = [demand.bundle() for demand in demands]
-    total: dict[str, float] = {}
-    for bundle in bundles:
-        for name, amount in bundle.items():
-            total[name] = total.get(name, 0.0) + amount
-    have = ray.cluster_resources()
-    for name, amount in total.items():
-        if amount > have.get(name, 0.0) + 1e-6:
-            raise ResourceError(
-                f"{what} ask for {amount:g} {name} in all ({len(bundles)} actors), the cluster has "
-                f"{have.get(name, 0.0):g}; lower {lower}, or add nodes"
-            )
-
-
-def _reserve(what: str, bundles: list[dict[str, float]], spread: bool) -> PlacementGroup:
-    group = placement_group(bundles, strategy="SPREAD" if spread else "PACK")
-    if not group.wait(PLACEMENT_SECONDS):
+def _reserve(
+    what: str, bundles: list[dict[str, float]], spread: bool, seconds: int
+) -> PlacementGroup:
+    name = f"{what} {uuid.uuid4().hex[:4]}"  # a name may be in the cluster once
+    group = placement_group(bundles, strategy="SPREAD" if spread else "PACK", name=name)
+    if not group.wait(seconds):
         remove_placement_group(group)
-        names = {name for bundle in bundles for name in bundle}
+        names = sorted({name for bundle in bundles for name in bundle})
         available = ray.available_resources()
-        free = {name: f"{available.get(name, 0.0):g}" for name in sorted(names)}
+        free = ", ".join(f"{available.get(name, 0.0):g} {name}" for name in names)
         raise ResourceError(
-            f"{what} asked for {bundles[0]} x {len(bundles)} and were not placed within "
-            f"{PLACEMENT_SECONDS:g} s; free now: {free}; other jobs hold the rest"
+            f"{what} asked for {_counted(bundles)} and were not placed within "
+            f"{seconds} s (runtime.autoscaling.placement_seconds); free now: {free}; held: "
+            f"{'; '.join(_holders(names, available)) or 'nothing'}; ask for less, or wait until "
+            "the holders have ended"
         )
     return group
+
+
+def _counted(bundles: Sequence[Bundle]) -> str:
+    """Bundles in words, equal ones together: ``2 x (0.5 CPU) and 1 x (1 CPU, 1 GPU)``."""
+    counts = Counter(said(bundle) for bundle in bundles)
+    return " and ".join(f"{number} x ({bundle})" for bundle, number in counts.items())
+
+
+def _holders(names: Sequence[str], available: Mapping[str, float]) -> list[str]:
+    """Who holds some of these resources: placement groups by name, and the rest in one sum."""
+    outside = {name: x - available.get(name, 0.0) for name, x in ray.cluster_resources().items()}
+    found = []
+    for group in placement_group_table().values():
+        if group["state"] != "CREATED":
+            continue
+        held = _summed(group["bundles"].values(), names)
+        outside = {name: x - held.get(name, 0.0) for name, x in outside.items()}
+        if held:
+            found.append(f"{group['name'] or 'a placement group without a name'} {said(held)}")
+    rest = {name: outside[name] for name in names if outside.get(name, 0.0) > 1e-4}
+    return [*sorted(found), *([f"other actors and tasks {said(rest)}"] if rest else [])]
+
+
+def _summed(bundles: Iterable[Bundle], names: Sequence[str]) -> dict[str, float]:
+    parts = list(bundles)
+    total = {name: sum(bundle.get(name, 0.0) for bundle in parts) for name in names}
+    return {name: amount for name, amount in total.items() if amount > 0}

@@ -4,9 +4,10 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -16,16 +17,23 @@ from dsfedmed_ray.errors import ResourceError
 from dsfedmed_ray.runtime.adaptation_order import AdaptationOrder, AdaptationSteps
 from dsfedmed_ray.runtime.client import HospitalBuilder
 from dsfedmed_ray.runtime.client_pool import ClientPool, Note
-from dsfedmed_ray.runtime.cluster_check import check_cluster, check_project_version
-from dsfedmed_ray.runtime.demand import resolve_gpu_fractions
+from dsfedmed_ray.runtime.cluster_check import check_cluster, check_project_code
+from dsfedmed_ray.runtime.demand import Demand, resolve_generators, resolve_gpu_fractions
 from dsfedmed_ray.runtime.engine import RuntimeConfig
-from dsfedmed_ray.runtime.foundation_actor import RemoteFoundation
+from dsfedmed_ray.runtime.foundation_actor import FOUNDATION, RemoteFoundation
 from dsfedmed_ray.runtime.foundation_server import FoundationSettings
 from dsfedmed_ray.runtime.pending import FoundationHandle
-from dsfedmed_ray.runtime.placement import Placement, require_possible
+from dsfedmed_ray.runtime.placement import Placement, cluster_room
 from dsfedmed_ray.runtime.ray_failures import refusing_full_stores
 from dsfedmed_ray.runtime.ray_pool import RayPool
-from dsfedmed_ray.runtime.shared_adaptation import adapt_on_workers, check_workers
+from dsfedmed_ray.runtime.shared_adaptation import (
+    WORKERS,
+    adapt_on_workers,
+    check_outside_of_trials,
+    worker_demand,
+)
+from dsfedmed_ray.runtime.shared_folders import SharedFolders
+from dsfedmed_ray.runtime.stage_store import code_fingerprint
 from dsfedmed_ray.runtime.synthetic_store import GenerationOrder, generate_on_ray
 
 ACTOR_BYTES = 700 * 2**20
@@ -34,10 +42,22 @@ ACTOR_BYTES = 700 * 2**20
 ACTORS_PER_CPU = 4
 """More actors than this a CPU only wait for each other."""
 
+DATA_PIPELINE = Demand(num_cpus=1.0, num_gpus=0)
+"""Tasks of a Ray Dataset beside its generator actors; without a CPU it waits for ever."""
+
 
 @contextmanager
-def open_ray_engine(config: RuntimeConfig, num_clients: int, note: Note) -> Iterator["RayEngine"]:
+def open_ray_engine(
+    config: RuntimeConfig,
+    num_clients: int,
+    note: Note,
+    *,
+    uses_foundation: bool = True,
+    folders: Sequence[Path] = (),
+) -> Iterator["RayEngine"]:
     """Starts or joins Ray for the time of a run; an already connected Ray is used and left.
+
+    Arguments are those of :func:`~dsfedmed_ray.runtime.engine.open_engine`.
 
     Raises:
         ResourceError: there is no cluster at ``config.address``, or it cannot hold the run, or its
@@ -48,7 +68,9 @@ def open_ray_engine(config: RuntimeConfig, num_clients: int, note: Note) -> Iter
         _connect(config)
     try:
         with refusing_full_stores():
-            yield RayEngine(config, num_clients, note)
+            yield RayEngine(
+                config, num_clients, note, uses_foundation=uses_foundation, folders=folders
+            )
     finally:
         if not joined:
             ray.shutdown()
@@ -77,16 +99,16 @@ def _connect(config: RuntimeConfig) -> None:
 
 
 def _join(address: str, common: dict[str, Any]) -> None:
-    """Joins a running cluster of the same Ray, Python and project version.
+    """Joins a running cluster of the same Ray and Python, and of this project's code.
 
     Raises:
-        ResourceError: nobody answers, the token is wrong, or a version differs.
+        ResourceError: nobody answers, the token is wrong, or a version or the code differs.
     """
     check_cluster(address)
     with _keeping_signal_handler():
         ray.init(address=address, **common)
     try:
-        check_project_version(__version__)
+        check_project_code(__version__, code_fingerprint())
     except ResourceError:
         ray.shutdown()
         raise
@@ -112,12 +134,24 @@ class RayEngine:
         config: the placement.
         num_clients: clients of the federation.
         note: receives one line for each decision and each failure.
+        uses_foundation: whether the foundation model and generators will be asked for.
+        folders: what every node must see.
 
     Raises:
-        ResourceError: the cluster can never hold the clients or the foundation model.
+        ResourceError: the cluster can never hold what runs at the same time, or a node does not
+            see a folder.
+        ConfigurationError: stage 4 would have several workers in a trial of a study.
     """
 
-    def __init__(self, config: RuntimeConfig, num_clients: int, note: Note) -> None:
+    def __init__(
+        self,
+        config: RuntimeConfig,
+        num_clients: int,
+        note: Note,
+        *,
+        uses_foundation: bool = True,
+        folders: Sequence[Path] = (),
+    ) -> None:
         self._config = config
         self._note = note
         cluster = ray.cluster_resources()
@@ -127,37 +161,45 @@ class RayEngine:
         )
         num_gpus = cluster.get("GPU", 0.0)
         resources = config.resources
-        self._foundation_demand, self._client_demand = resolve_gpu_fractions(
+        self._foundation_demand, client = resolve_gpu_fractions(
             resources.foundation,
             resources.client,
             self._num_workers,
             num_gpus,
             config.foundation_workers,
         )
-        # The foundation actor starts after stage 2, so generators may have its share.
-        share = self._foundation_demand.num_gpus if num_gpus else 0.0
-        self._generator_demand = (
-            replace(resources.generator, num_gpus=share)
-            if resources.generator.num_gpus == "auto"
-            else resources.generator
+        self._client_demands = [client] * self._num_workers
+        self._generator_demands = resolve_generators(
+            resources.generator,
+            resources.num_generators,
+            self._foundation_demand,
+            self._client_demands,
+            num_gpus,
         )
-        require_possible("clients", [self._client_demand] * self._num_workers)
-        require_possible("the foundation model", [self._foundation_demand])
-        if config.foundation_workers > 1:
-            check_workers(self._foundation_demand, config.foundation_workers)
+        self._uses_foundation = self._server_needs_a_place = uses_foundation
+        self._check_room()
+        self._folders = SharedFolders(folders)
+        self._folders.check()
         kind = "one actor a client" if self._pinned else "virtual clients on a pool"
         note(
             f"Ray: {self._num_workers} client actors ({kind}), {cluster['CPU']:g} CPUs, "
-            f"{num_gpus:g} GPUs; a client holds {self._client_demand.num_gpus:g} GPU, "
+            f"{num_gpus:g} GPUs; a client holds {client.num_gpus:g} GPU, "
             f"the foundation model {self._foundation_demand.num_gpus:g}"
         )
 
     def start_pool(self, build: HospitalBuilder) -> ClientPool:
         """See :class:`~dsfedmed_ray.runtime.engine.Engine`."""
-        demands = [self._client_demand] * self._num_workers
-        placement = Placement("clients", demands, spread=True)
+        # A place that will be the server's is held meanwhile: clients are not spread over it.
+        server = self._server_demands() if self._server_needs_a_place else {}
+        held = [self._placement(what, demands) for what, demands in server.items()]
+        try:
+            placement = self._placement("clients", self._client_demands, spread=True)
+        finally:
+            for other in held:
+                other.release()
+        self._folders.check()  # nodes may have come for them
         return RayPool(
-            replace(build, num_gpus=float(self._client_demand.num_gpus)),
+            replace(build, num_gpus=float(self._client_demands[0].num_gpus)),
             num_workers=self._num_workers,
             pinned=self._pinned,
             num_threads=self._config.threads.client,
@@ -170,12 +212,15 @@ class RayEngine:
 
     def start_foundation(self, settings: FoundationSettings) -> FoundationHandle:
         """See :class:`~dsfedmed_ray.runtime.engine.Engine`."""
-        return RemoteFoundation(self._placed(settings), self._foundation_demand)
+        self._server_needs_a_place = False
+        return RemoteFoundation(
+            self._placed(settings), self._foundation_demand, self._config.autoscaling
+        )
 
     def adapt(self, order: AdaptationOrder) -> AdaptationSteps:
         """See :class:`~dsfedmed_ray.runtime.engine.Engine`."""
         placed = replace(order, settings=self._placed(order.settings))
-        return adapt_on_workers(placed, self._foundation_demand)
+        return adapt_on_workers(placed, self._foundation_demand, self._config.autoscaling)
 
     def _placed(self, settings: FoundationSettings) -> FoundationSettings:
         return replace(
@@ -186,13 +231,50 @@ class RayEngine:
 
     def generate(self, order: GenerationOrder) -> None:
         """See :class:`~dsfedmed_ray.runtime.engine.Engine`."""
-        self._check_room_for_generators()
+        demands = [*self._generator_demands, DATA_PIPELINE]
+        # A Ray Dataset waits for ever where there is no room; so it is asked for beforehand.
+        self._placement("generators and their data pipeline", demands).release()
+        self._folders.check()
         generate_on_ray(
             order,
             num_threads=self._config.threads.generator,
-            demand=self._generator_demand,
-            num_actors=self._config.resources.num_generators,
+            demand=self._generator_demands[0],
+            num_actors=len(self._generator_demands),
             note=self._note,
+        )
+
+    def _placement(self, what: str, demands: Sequence[Demand], spread: bool = False) -> Placement:
+        return Placement(what, demands, spread=spread, autoscaling=self._config.autoscaling)
+
+    def _server_demands(self) -> dict[str, list[Demand]]:
+        """What the foundation model asks for beside the clients, at its largest."""
+        num_workers = self._config.foundation_workers
+        if num_workers > 1:
+            return {WORKERS: [worker_demand(self._foundation_demand)] * num_workers}
+        return {FOUNDATION: [self._foundation_demand]}
+
+    def _check_room(self) -> None:
+        """Holds what runs at the same time against the cluster."""
+        clients = {"clients": [demand.bundle() for demand in self._client_demands]}
+        room = cluster_room(self._config.autoscaling)
+        room.require(clients)
+        if not self._uses_foundation:
+            return
+        if self._config.foundation_workers > 1:
+            check_outside_of_trials(self._config.foundation_workers)
+        server = {what: [x.bundle() for x in part] for what, part in self._server_demands().items()}
+        room.require(
+            {**clients, **server},
+            "runtime.resources.client, runtime.resources.foundation or foundation.num_workers",
+        )
+        generators = {
+            "generators": [demand.bundle() for demand in self._generator_demands],
+            "the data pipeline": [DATA_PIPELINE.bundle()],
+        }
+        room.require(
+            {**clients, **generators},
+            "runtime.resources.num_generators, runtime.resources.generator or "
+            "runtime.resources.client",
         )
 
     def _gives_each_client_an_actor(self, num_clients: int, cluster: dict[str, float]) -> bool:
@@ -202,16 +284,3 @@ class RayEngine:
             return False
         few = num_clients <= ACTORS_PER_CPU * cluster["CPU"]
         return few and num_clients * ACTOR_BYTES <= 0.5 * cluster["memory"]
-
-    def _check_room_for_generators(self) -> None:
-        """A Ray Dataset needs a CPU for its own tasks, else it waits for ever."""
-        cpus = ray.cluster_resources()["CPU"]
-        demand = self._generator_demand
-        asked = demand.num_cpus * self._config.resources.num_generators
-        if asked > cpus - 1:
-            raise ResourceError(
-                f"{self._config.resources.num_generators} generator actors of "
-                f"{demand.num_cpus:g} CPU leave less than one of {cpus:g} CPUs to the data "
-                "pipeline; lower runtime.resources.num_generators or "
-                "runtime.resources.generator.num_cpus"
-            )

@@ -21,11 +21,12 @@ from dsfedmed_ray.learning.foundation_adaptation import BatchShare
 from dsfedmed_ray.runtime.adaptation_order import AdaptationOrder, AdaptationSteps
 from dsfedmed_ray.runtime.demand import Demand
 from dsfedmed_ray.runtime.foundation_server import FoundationServer
-from dsfedmed_ray.runtime.placement import Placement, require_possible
+from dsfedmed_ray.runtime.placement import FIXED, Placement
+from dsfedmed_ray.runtime.room import Autoscaling
 
 _POLL_SECONDS = 1.0
 """Between two looks at whether the workers are still there."""
-_WHAT = "the workers of stage 4"
+WORKERS = "the workers of stage 4"
 
 
 def worker_demand(foundation: Demand) -> Demand:
@@ -33,12 +34,11 @@ def worker_demand(foundation: Demand) -> Demand:
     return replace(foundation, num_cpus=max(1.0, foundation.num_cpus))
 
 
-def check_workers(foundation: Demand, num_workers: int) -> None:
-    """Checks, before a run starts, that the workers can be had.
+def check_outside_of_trials(num_workers: int) -> None:
+    """Checks, before a run starts, that the workers would be placed where a run may place them.
 
     Raises:
         ConfigurationError: the run is a trial of a study.
-        ResourceError: the cluster can never hold them.
     """
     if get_current_placement_group() is not None:
         raise ConfigurationError(
@@ -46,16 +46,17 @@ def check_workers(foundation: Demand, num_workers: int) -> None:
             "own placement group, and Ray Train would place its workers outside of it; set "
             "foundation.num_workers=1 in a study"
         )
-    lower = "foundation.num_workers or runtime.resources.foundation"
-    require_possible(_WHAT, [worker_demand(foundation)] * num_workers, lower)
 
 
-def adapt_on_workers(order: AdaptationOrder, foundation: Demand) -> AdaptationSteps:
+def adapt_on_workers(
+    order: AdaptationOrder, foundation: Demand, autoscaling: Autoscaling = FIXED
+) -> AdaptationSteps:
     """Trains the epochs that are left.
 
     Args:
         order: what to do.
         foundation: demand of the foundation model, ``auto`` resolved.
+        autoscaling: which nodes may come for them, and how long to wait.
 
     Yields:
         Each epoch's mean loss, and the workers' common state after it.
@@ -66,7 +67,8 @@ def adapt_on_workers(order: AdaptationOrder, foundation: Demand) -> AdaptationSt
     """
     demand = worker_demand(foundation)
     # Ray Train waits for ever where there is no room; so the room is asked for beforehand.
-    Placement(_WHAT, [demand] * order.config.num_workers).release()
+    demands = [demand] * order.config.num_workers
+    Placement(WORKERS, demands, autoscaling=autoscaling).release()
     epochs = Queue(maxsize=1, actor_options={"num_cpus": 0})
     training = _Training(order, demand, epochs)
     training.start()
@@ -144,8 +146,8 @@ def failure_of(error: BaseException | None) -> BaseException:
         if isinstance(cause, DSFedMedError):
             return cause
     if not raised or None in raised:
-        return FoundationLostError(f"{_WHAT} died")
-    return RuntimeError(f"{_WHAT} failed: {raised[0]!r}")
+        return FoundationLostError(f"{WORKERS} died")
+    return RuntimeError(f"{WORKERS} failed: {raised[0]!r}")
 
 
 def _work(config: dict[str, Any]) -> None:

@@ -77,8 +77,7 @@ def tune(
         InterruptedRunError: a signal came; ``--resume`` goes on.
         DSFedMedError: every trial failed.
     """
-    import ray
-
+    from dsfedmed_ray.runtime.placement import cluster_room
     from dsfedmed_ray.runtime.ray_engine import open_ray_engine
     from dsfedmed_ray.tuning.figures import draw_study
 
@@ -104,10 +103,15 @@ def tune(
         stream=stream,
         stop=stop,
     )
-    with _ray_tune_settings(), open_ray_engine(untouched.runtime, num_clients, lambda _: None):
-        bundles = trial_bundles(
-            space.trial, untouched.runtime, num_clients, ray.cluster_resources()
-        )
+    opened = open_ray_engine(
+        untouched.runtime,
+        num_clients,
+        lambda _: None,
+        uses_foundation=untouched.method.uses_foundation,
+    )
+    with _ray_tune_settings(), opened:
+        room = cluster_room(untouched.runtime.autoscaling)
+        bundles = trial_bundles(space.trial, untouched.runtime, num_clients, room)
         baseline = running.run_baseline()
         trials = running.sweep(bundles)
     if stop.signal_number is not None:

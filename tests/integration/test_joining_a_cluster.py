@@ -21,6 +21,7 @@ import ray
 import yaml
 
 import dsfedmed_ray
+from dsfedmed_ray.runtime.stage_store import code_fingerprint
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.ray
@@ -39,11 +40,11 @@ except ResourceError as error:
 RUN_A_TASK = """
 import sys, ray
 from dsfedmed_ray.errors import ResourceError
-from dsfedmed_ray.runtime.cluster_check import check_project_version
+from dsfedmed_ray.runtime.cluster_check import check_project_code
 ray.init(address=sys.argv[1], log_to_driver=False)
 print("has", int(ray.cluster_resources()["foundation"]), "foundation")
 try:
-    check_project_version(sys.argv[2])
+    check_project_code(*sys.argv[2:])
 except ResourceError as error:
     sys.exit(f"refused: {error}")
 """
@@ -167,16 +168,24 @@ def wait_until_listening(port: int) -> None:
 
 
 def test_a_driver_with_the_token_joins(head: Head) -> None:
-    done = driver(RUN_A_TASK, head.address, dsfedmed_ray.__version__, environment=head.environment)
+    ours = [dsfedmed_ray.__version__, code_fingerprint()]
+    done = driver(RUN_A_TASK, head.address, *ours, environment=head.environment)
     assert done.returncode == 0, done.stderr
     assert "has 1 foundation" in done.stdout
 
 
-def test_a_node_with_other_code_is_named(head: Head) -> None:
-    done = driver(RUN_A_TASK, head.address, "9.9.9", environment=head.environment)
+@pytest.mark.parametrize("differs", ["version", "code"])
+def test_a_node_with_other_code_is_named(head: Head, differs: str) -> None:
+    version, code = dsfedmed_ray.__version__, code_fingerprint()
+    if differs == "version":
+        theirs, said = ["9.9.9", code], f"has dsfedmed_ray {version}, this driver has 9.9.9"
+    else:
+        theirs = [version, "0123456789abcdef"]
+        said = f"has other code of dsfedmed_ray {version} ({code}, this driver 0123456789abcdef)"
+    done = driver(RUN_A_TASK, head.address, *theirs, environment=head.environment)
     assert done.returncode == 1
-    assert f"has dsfedmed_ray {dsfedmed_ray.__version__}, this driver has 9.9.9" in done.stderr
-    assert "run 'make wheel' and 'ray up cluster.yaml' again" in done.stderr
+    assert said in done.stderr
+    assert "run 'make wheel' and 'ray up cluster.yaml' again, or install the" in done.stderr
 
 
 @pytest.mark.parametrize(

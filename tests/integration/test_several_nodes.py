@@ -190,6 +190,29 @@ def test_the_whole_method_with_the_foundation_model_on_its_node(tmp_path: Path) 
     assert distributed == finished("serial", SilentProgress(), "runtime.clients=serial")
 
 
+@pytest.mark.usefixtures("cluster")
+def test_a_node_that_does_not_see_the_runs_folder_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``/proc/self/cwd`` is another folder in each process, as any path is without a share."""
+    import ray
+
+    from dsfedmed_ray.cli import main
+    from dsfedmed_ray.runtime.shared_folders import SharedFolders
+
+    SharedFolders([tmp_path / "runs" / "first", tmp_path]).check()
+    monkeypatch.chdir(tmp_path)
+    folders = ["run.dir=/proc/self/cwd/run", f"store.dir={tmp_path / 'store'}"]
+    assert main(["run", *TINY, "runtime.clients=actors", *folders]) == 2
+    address = ray.nodes()[0]["NodeManagerAddress"]
+    assert capsys.readouterr().err == (
+        f"dsfedmed: error: node {address} does not see /proc/self/cwd/run, where this run keeps "
+        "its files; give run.dir and store.dir in a folder that all nodes mount under one path "
+        "(docs/clusters/README.md)\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
 class HeldHospital(Hospital):
     """In round 1, the first client that is not on the head says where it is and waits."""
 

@@ -24,9 +24,8 @@ from dsfedmed_ray.models.segmenter import State
 from dsfedmed_ray.progress import SilentProgress
 from dsfedmed_ray.records import ProgressRecord, SyntheticSample
 from dsfedmed_ray.run_directory import read_json_lines
-from dsfedmed_ray.runtime.demand import Demand
-from dsfedmed_ray.runtime.engine import RuntimeConfig, Threads
-from dsfedmed_ray.runtime.shared_adaptation import check_workers
+from dsfedmed_ray.runtime.engine import RuntimeConfig, Threads, open_engine
+from dsfedmed_ray.runtime.shared_adaptation import check_outside_of_trials
 
 POOL = 9
 """With batches of four the last one has a single sample, and one of two workers has none of it."""
@@ -166,9 +165,10 @@ def test_a_worker_dies_and_new_ones_go_on(adapt: Adapt, alone: Adapted, tmp_path
 
 @pytest.mark.usefixtures("four_cpus")
 def test_more_workers_than_there_is_room_for() -> None:
-    message = r"the workers of stage 4 ask for 8 CPU in all .* lower foundation.num_workers"
-    with pytest.raises(ResourceError, match=message):
-        check_workers(Demand(num_gpus=0), 8)
+    runtime = RuntimeConfig(clients="pool", num_workers=1, foundation_workers=8)
+    message = r"the workers of stage 4 ask for 8 CPU in all .* or foundation.num_workers"
+    with pytest.raises(ResourceError, match=message), open_engine(runtime, 2, print):
+        pass
 
 
 @pytest.mark.usefixtures("four_cpus")
@@ -182,8 +182,8 @@ def test_a_trial_has_one_worker() -> None:
         group, placement_group_capture_child_tasks=True, placement_group_bundle_index=0
     )
     try:
-        checked = ray.remote(check_workers).options(scheduling_strategy=strategy)
+        checked = ray.remote(check_outside_of_trials).options(scheduling_strategy=strategy)
         with pytest.raises(ConfigurationError, match=r"foundation.num_workers=1 in a study"):
-            ray.get(checked.remote(Demand(num_gpus=0), 2))
+            ray.get(checked.remote(2))
     finally:
         remove_placement_group(group)

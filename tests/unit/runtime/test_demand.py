@@ -3,7 +3,7 @@
 import pytest
 
 from dsfedmed_ray.errors import ConfigurationError, ResourceError
-from dsfedmed_ray.runtime.demand import Demand, resolve_gpu_fractions
+from dsfedmed_ray.runtime.demand import Demand, resolve_generators, resolve_gpu_fractions
 
 
 def shares(num_clients: int, num_gpus: float) -> tuple[object, object]:
@@ -61,6 +61,7 @@ def test_bundles_leave_zeros_out() -> None:
         ({"num_gpus": -0.5}, r"num_gpus is -0\.5; allowed: 0 or more, or 'auto'"),
         ({"num_gpus": "half"}, r"num_gpus is 'half'; allowed: 0 or more, or 'auto'"),
         ({"resources": {"fast": -1}}, r"fast is -1; allowed: 0 or more$"),
+        ({"num_gpus": 1.5}, r"num_gpus is 1\.5; allowed: a fraction up to 1, or whole GPUs$"),
     ],
 )
 def test_impossible_demands(changes: dict[str, object], message: str) -> None:
@@ -83,3 +84,32 @@ def test_gpus_that_are_not_enough_for_the_workers() -> None:
     assert resolve_gpu_fractions(Demand(), without, 2, 2.0, 2)[0].num_gpus == 1.0
     with pytest.raises(ResourceError, match=r"num_gpus is 0.5, .* use whole GPUs or 0"):
         resolve_gpu_fractions(Demand(num_gpus=0.5), Demand(), 2, 2.0, 2)
+
+
+@pytest.mark.parametrize(
+    ("num_gpus", "num_clients", "client", "expected"),
+    [
+        (0.0, 4, "auto", [0.0, 0.0, 0.0]),
+        (1.0, 4, "auto", [0.5]),  # clients leave half, the foundation model's share
+        (2.0, 4, "auto", [1.0]),  # clients leave one GPU
+        (2.0, 4, 0, [1.0, 1.0]),  # clients leave two
+        (8.0, 2, 0.5, [1.0, 1.0, 1.0]),  # clients leave seven, and three are wanted
+        (1.0, 4, 0.25, [0.5]),  # clients leave nothing; the check of the room refuses it
+    ],
+)
+def test_generators_share_what_clients_leave(
+    num_gpus: float, num_clients: int, client: float | str, expected: list[float]
+) -> None:
+    foundation, one = resolve_gpu_fractions(
+        Demand(), Demand(num_gpus=client), num_clients, num_gpus
+    )
+    asked = resolve_generators(
+        Demand(num_cpus=0.5, resources={"fast": 1}), 3, foundation, [one] * num_clients, num_gpus
+    )
+    assert [demand.num_gpus for demand in asked] == expected
+    assert {(demand.num_cpus, demand.resources["fast"]) for demand in asked} == {(0.5, 1)}
+
+
+def test_generators_that_ask_for_a_number_get_it() -> None:
+    generator = Demand(num_cpus=0.5, num_gpus=0.25)
+    assert resolve_generators(generator, 2, Demand(num_gpus=1), [], 1.0) == [generator] * 2

@@ -1,6 +1,7 @@
 #!/bin/bash
 # A Ray cluster inside one SLURM job, and one command on its head:
-#   sbatch docs/clusters/slurm.sh dsfedmed run experiment=embedded runtime=cluster
+#   sbatch docs/clusters/slurm.sh dsfedmed run experiment=embedded runtime=cluster \
+#     'runtime.autoscaling.node_types=[]'
 # Submit it where the project is installed, in a folder that every node sees.
 #SBATCH --job-name=dsfedmed
 #SBATCH --nodes=3

@@ -61,6 +61,32 @@ def test_node_types_carry_resources_to_place_on(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
+def test_the_settings_know_the_workers(name: str) -> None:
+    """``runtime=cluster`` repeats what may come, since Ray does not tell a driver."""
+    settings = load("conf/runtime/cluster.yaml")["autoscaling"]["node_types"]
+    types = load(name)["available_node_types"]
+    workers = [
+        {"max_nodes": types[worker]["max_workers"], "resources": types[worker]["resources"]}
+        for worker in ("gpu_worker", "cpu_worker")
+    ]
+    assert [{key: kind[key] for key in ("max_nodes", "resources")} for kind in settings] == workers
+    assert load(name)["max_workers"] == sum(worker["max_nodes"] for worker in workers)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_workers_mount_the_heads_folder_of_runs(name: str) -> None:
+    """The server is made before the head starts Ray, the mount before a worker does."""
+    config = prepared(load(name))
+    head, worker = (
+        " ".join(config[f"{kind}_setup_commands"]).replace("  ", " ") for kind in ("head", "worker")
+    )
+    assert "install -q -y nfs-kernel-server" in head
+    assert 'echo "$HOME/runs 10.0.0.0/8$may 172.16.0.0/12$may" | sudo tee /etc/exports' in head
+    assert "nfs-kernel-server" not in worker
+    assert 'mount -t nfs4 -o lookupcache=positive "$RAY_HEAD_IP:$HOME/runs" ~/runs' in worker
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_every_ray_start_asks_for_the_token(name: str) -> None:
     config = load(name)
     commands = config["head_start_ray_commands"] + config["worker_start_ray_commands"]

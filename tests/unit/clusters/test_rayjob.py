@@ -99,6 +99,32 @@ def test_pods_are_consistent(manifest: dict[str, Any]) -> None:
     assert images == {"REGISTRY/dsfedmed-ray:0.1.0"}
 
 
+def test_every_pod_mounts_the_claim_with_the_runs(manifest: dict[str, Any]) -> None:
+    """Generators and clients read and write the run's files by path, wherever they are."""
+    for pod in pods(manifest).values():
+        spec = pod["template"]["spec"]
+        claims = [volume for volume in spec["volumes"] if volume["name"] == "runs"]
+        assert claims == [{"name": "runs", "persistentVolumeClaim": {"claimName": "dsfedmed-runs"}}]
+        assert {"name": "runs", "mountPath": "/runs"} in spec["containers"][0]["volumeMounts"]
+    for word in ("run.dir=/runs/embedded", "store.dir=/runs/store"):
+        assert word in shlex.split(manifest["spec"]["entrypoint"])
+
+
+def test_the_settings_know_the_workers(manifest: dict[str, Any]) -> None:
+    """``runtime=cluster`` repeats what may come, since Ray does not tell a driver."""
+    settings = yaml.safe_load((ROOT / "conf/runtime/cluster.yaml").read_text())["autoscaling"]
+    groups = []
+    for group in manifest["spec"]["rayClusterSpec"]["workerGroupSpecs"]:
+        limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+        named = json.loads(shlex.split(group["rayStartParams"]["resources"])[0])
+        gpus = {"GPU": int(limits["nvidia.com/gpu"])} if "nvidia.com/gpu" in limits else {}
+        resources = {"CPU": int(limits["cpu"]), **gpus, **named}
+        groups.append({"max_nodes": group["maxReplicas"], "resources": resources})
+    assert [
+        {name: kind[name] for name in ("max_nodes", "resources")} for kind in settings["node_types"]
+    ] == groups
+
+
 def test_the_entrypoint_is_our_command(manifest: dict[str, Any]) -> None:
     words = shlex.split(manifest["spec"]["entrypoint"])
     assert words[:2] == ["dsfedmed", "run"]

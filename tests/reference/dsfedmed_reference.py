@@ -42,9 +42,10 @@ class Settings:
     adaptation_batch: int = 4
     adaptation_rate: float = 5e-4  # at its peak: up over a tenth of the steps, then down to a tenth
     clip: float = 1.0  # of gradient norms, in stages 4 and 5
-    ratio: float = 0.5  # stage 5, the paper's rule of the highest scores
+    rule: str = "topk"  # stage 5, the paper's: the highest scores; or softmax, drawn by score
+    ratio: float = 0.5
     reliability_weight: float = 0.5  # the paper's lambda
-    every_epochs: int = 1
+    every_epochs: int = 1  # between two scorings of the pool
     distillation_epochs: int = 2
     distillation_batch: int = 4
     temperature: float = 1.0
@@ -169,9 +170,9 @@ def train_locally(
 
 
 def embed(big: FoundationSegmenter, pool: list[Sample]) -> Tensor:
-    """The frozen encoder's output, once an image, kept in half precision."""
+    """The frozen encoder's output, image by image, kept in half precision."""
     big.eval()
-    return torch.cat([big.embed(batch).half() for batch in images_of(pool).split(8)])  # [N, ...]
+    return torch.cat([big.embed(image).half() for image in images_of(pool).split(1)])  # [N, ...]
 
 
 def adapt_foundation(
@@ -221,7 +222,7 @@ def distill_mutually(
     for epoch in range(s.distillation_epochs):
         if epoch % s.every_epochs == 0:
             scores = learnability(light, big, pool, embeddings, s)  # [N]
-        kept = select(scores, s.ratio)
+        kept = select(scores, s, torch_generator(s.seed, "select_samples", epoch))
         history.append(tuple(kept.tolist()))
         light.train()
         big.train()
@@ -278,10 +279,18 @@ def learnability(
     return s.reliability_weight * reliability + (1 - s.reliability_weight) * disagreement
 
 
-def select(scores: Tensor, ratio: float) -> Tensor:
-    """The highest scores, ties to the lower index; indices ascending."""
-    keep = max(1, int(np.ceil(round(ratio * len(scores), 9))))
-    return torch.argsort(scores.double(), descending=True, stable=True)[:keep].sort().values
+def select(scores: Tensor, s: Settings, random: Generator) -> Tensor:
+    """The highest scores, ties to the lower index; indices ascending.
+
+    To draw without replacement in proportion to exp(score) is to take the highest of the scores
+    plus Gumbel noise.
+    """
+    keep = max(1, int(np.ceil(round(s.ratio * len(scores), 9))))
+    ranked = scores.double()
+    if s.rule == "softmax":
+        uniform = torch.rand(len(scores), generator=random, dtype=torch.float64)
+        ranked = ranked - torch.log(-torch.log(uniform))
+    return torch.argsort(ranked, descending=True, stable=True)[:keep].sort().values
 
 
 # Losses, all of logits; one number a sample ----------------------------------------------------

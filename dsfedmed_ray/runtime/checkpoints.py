@@ -93,12 +93,13 @@ def save_tensors(content: Any, path: Path) -> None:
     """Writes with :func:`torch.save`.
 
     Raises:
-        OSError: the disk is full; torch's own word for it is RuntimeError.
+        OSError: the disk is full, or takes no file of that size; torch's word for it is a
+            RuntimeError about positions in its source code.
     """
     try:
         torch.save(content, path)
     except RuntimeError as error:
-        raise OSError(f"{str(error).splitlines()[0]} (is the disk full?)") from error
+        raise OSError("not all of it could be written (is the disk full?)") from error
 
 
 def _sha256(path: Path) -> str:

@@ -1,8 +1,13 @@
 """A tiny run of all stages, what must be equal of it, and runs that have done part of it."""
 
 import json
+import os
 import shutil
-from collections.abc import Callable
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +36,7 @@ TINY = [
     "generator.num_inference_steps=2",
     "generator.images_per_job=1",
     "runtime.threads.foundation=1",
+    "method.synthetic_row=false",
 ]
 STAGES = (
     "tune_generators",
@@ -72,9 +78,11 @@ def outcome(folder: Path) -> Outcome:
 
 
 def lines(path: Path) -> list[str]:
-    """Without what is time, in an order that does not depend on who was first."""
+    """Of the stages, without what is time, in an order that does not depend on who was first."""
     timeless = []
     for line in read_json_lines(path):
+        if line["stage"] not in STAGES:
+            continue
         line.pop("seconds", None)
         values = line.get("values", {})
         line["values"] = {k: v for k, v in values.items() if not k.endswith("_seconds")}
@@ -122,6 +130,54 @@ def undisturbed(undisturbed_folder: Path) -> Outcome:
     assert len(result.samples) == 6
     assert [len(finished_stages(undisturbed_folder)), len(result.files)] == [5, 7]
     return result
+
+
+@pytest.fixture
+def outcome_of() -> Callable[[Path], Outcome]:
+    """What a run of ``dsfedmed`` left in a folder."""
+    return outcome
+
+
+@contextmanager
+def started(arguments: Sequence[str]) -> Iterator["subprocess.Popen[str]"]:
+    """``dsfedmed run`` in a process group of its own, as a terminal starts it."""
+    command = [sys.executable, "-m", "dsfedmed_ray.cli", "run", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=environment,
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def driver() -> Callable[[Sequence[str]], AbstractContextManager["subprocess.Popen[str]"]]:
+    """Starts a driver; it is gone at the block's end."""
+    return started
+
+
+@pytest.fixture(scope="session")
+def read_until() -> Callable[["subprocess.Popen[str]", str], None]:
+    """Reads a driver's lines until one holds a text."""
+
+    def read(process: "subprocess.Popen[str]", text: str) -> None:
+        assert process.stderr is not None
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if text in line:
+                return
+        pytest.fail(f"the driver ended without {text!r}:\n{''.join(lines)}")
+
+    return read
 
 
 @pytest.fixture

@@ -60,8 +60,8 @@ class TrialPlacement:
     """What a trial is given.
 
     Attributes:
-        overrides: of every trial, before those of the command line; the shipped spaces run a
-            trial in one process, so that several trials share a machine.
+        overrides: of the runtime of every trial, before those of the command line; the shipped
+            spaces run a trial in one process, so that several trials share a machine.
         num_cpus: logical CPUs of a trial's own process.
         num_gpus: GPUs of a trial in one process; ``auto`` is one where the cluster has any.
     """
@@ -75,6 +75,12 @@ class TrialPlacement:
             raise ConfigurationError(
                 f"trial.overrides is {list(self.overrides)}; a list of KEY=VALUE is expected"
             )
+        for item in self.overrides:
+            if re.split(r"[.=]", item.lstrip("+~"), maxsplit=1)[0] != "runtime":
+                raise ConfigurationError(
+                    f"trial.overrides holds {item!r}; allowed: runtime keys, since a trial differs "
+                    "from the baseline in its values alone; give others on the command line"
+                )
         if not _is_number(self.num_cpus) or self.num_cpus <= 0:
             raise ConfigurationError(f"trial.num_cpus is {self.num_cpus!r}; allowed: above 0")
         if self.num_gpus != "auto" and not (_is_number(self.num_gpus) and self.num_gpus >= 0):

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from dsfedmed_ray.errors import ConfigurationError, InterruptedRunError
+from dsfedmed_ray.experiment import check_models
 from dsfedmed_ray.methods.resumable import StopRequest
 from dsfedmed_ray.progress import LineProgress
+from dsfedmed_ray.run_directory import write_json
 from dsfedmed_ray.tuning.overrides import overrides_of
 from dsfedmed_ray.tuning.results import (
     BASELINE,
@@ -27,7 +29,7 @@ from dsfedmed_ray.tuning.results import (
 )
 from dsfedmed_ray.tuning.space import TuneSpace, load_space
 from dsfedmed_ray.tuning.space_check import check_space
-from dsfedmed_ray.tuning.study_folder import StudyFolder, open_study
+from dsfedmed_ray.tuning.study_folder import StudyFolder, check_study, study_settings
 from dsfedmed_ray.tuning.trial import Train, TrialPlan, run_trial, train_overrides
 from dsfedmed_ray.tuning.trial_resources import trial_bundles
 
@@ -87,8 +89,11 @@ def tune(
     num_samples = _num_samples(space, num_trials)
     untouched = check_space(space, overrides)
     folder = StudyFolder(study.absolute())
-    open_study(folder, space, overrides, num_trials, resume)
-    num_clients = untouched.split.apply(untouched.data.build()).num_clients
+    settings = study_settings(space, overrides, num_trials)
+    check_study(folder, settings, resume)
+    split = untouched.split.apply(untouched.data.build())
+    check_models(untouched, split)
+    num_clients = split.num_clients
     running = _Study(
         space=space,
         folder=folder,
@@ -112,6 +117,8 @@ def tune(
     with _ray_tune_settings(), opened:
         room = cluster_room(untouched.runtime.autoscaling)
         bundles = trial_bundles(space.trial, untouched.runtime, num_clients, room)
+        # Made last: what the user or the cluster refuses leaves nothing behind.
+        write_json(folder.settings, settings)
         baseline = running.run_baseline()
         trials = running.sweep(bundles)
     if stop.signal_number is not None:

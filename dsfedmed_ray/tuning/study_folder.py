@@ -4,9 +4,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dsfedmed_ray.errors import RunDirectoryError
-from dsfedmed_ray.run_directory import write_json
 from dsfedmed_ray.tuning.space import TuneSpace
 
 
@@ -52,24 +52,25 @@ class StudyFolder:
         return f"go on with: the same command, --resume --study {self.root}"
 
 
-def open_study(
-    folder: StudyFolder, space: TuneSpace, overrides: Sequence[str], num_trials: int, resume: bool
-) -> None:
-    """Makes a study's folder, or opens it to resume.
+def study_settings(space: TuneSpace, overrides: Sequence[str], num_trials: int) -> dict[str, Any]:
+    """What a study is started with, and resumed with."""
+    return {
+        "space": space.source.read_text(encoding="utf-8"),
+        "overrides": list(overrides),
+        "num_trials": num_trials,
+    }
+
+
+def check_study(folder: StudyFolder, settings: dict[str, Any], resume: bool) -> None:
+    """Checks a study's folder and makes nothing.
 
     Raises:
         RunDirectoryError: it exists and ``resume`` is not set, holds something else, or belongs to
             another study.
     """
-    settings = {
-        "space": space.source.read_text(encoding="utf-8"),
-        "overrides": list(overrides),
-        "num_trials": num_trials,
-    }
     if not folder.settings.exists():
         if folder.root.exists() and any(folder.root.iterdir()):
             raise RunDirectoryError(f"{folder.root} is no study; choose another --study")
-        write_json(folder.settings, settings)
         return
     if not resume:
         raise RunDirectoryError(

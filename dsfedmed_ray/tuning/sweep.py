@@ -1,4 +1,4 @@
-"""What the driver sees of a sweep: one line a trial, the stop signal, and the results.
+"""What the driver sees of a sweep: a trial's lines, the stop signal, and the results.
 
 Ray Tune stores its callbacks with the experiment and brings back old ones on resuming. So the
 callback holds nothing; it speaks to the sweep that this process is running.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ray.tune import Callback
 
 from dsfedmed_ray.methods.resumable import StopRequest
-from dsfedmed_ray.tuning.overrides import overrides_of, rounded
+from dsfedmed_ray.tuning.overrides import command_line, overrides_of, rounded
 from dsfedmed_ray.tuning.results import Status, TrialResult, short_names, trial_result
 from dsfedmed_ray.units import format_seconds
 
@@ -28,7 +28,7 @@ class Sweep:
     Args:
         base: overrides of the command line, for each trial's own line.
         metric: the space's.
-        note: receives one line a trial.
+        note: receives a line where a trial starts, and two where it ends.
         stop: set by signal handlers.
     """
 
@@ -52,7 +52,7 @@ class Sweep:
         self._note(f"trial {trial.trial_id}  starts  {_said(trial.config)}")
 
     def ended(self, trial: "Trial") -> None:
-        """Says what a trial found."""
+        """Says what a trial found, and the one line that repeats it."""
         result = self._result(trial)
         score = "no score" if result.score is None else f"{result.score:.4f}"
         early = "" if (trial.last_result or {}).get("finished") else "  stopped early"
@@ -60,6 +60,7 @@ class Sweep:
             f"trial {result.name}  {self._metric.replace('_', ' ')} {score}  "
             f"epoch {result.epoch}/{result.num_epochs}{early}  {format_seconds(result.seconds)}"
         )
+        self._say_how_to_repeat(result)
 
     def failed(self, trial: "Trial") -> None:
         """Keeps a failed trial until Ray Tune has written down why."""
@@ -82,6 +83,10 @@ class Sweep:
         for trial in [trial for trial in self._failed if trial.get_error() is not None]:
             self._failed.remove(trial)
             self._note(f"trial {trial.trial_id}  failed: {_one_line(trial.get_error())}")
+            self._say_how_to_repeat(self._result(trial))
+
+    def _say_how_to_repeat(self, result: TrialResult) -> None:
+        self._note(f"trial {result.name}  repeat it: {command_line(result.overrides)}")
 
     def _result(self, trial: "Trial") -> TrialResult:
         reported: Mapping[str, Any] = trial.last_result or {}

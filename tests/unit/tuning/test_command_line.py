@@ -34,19 +34,57 @@ def test_unknown_arguments_end_with_two(line: str, capsys: pytest.CaptureFixture
     assert "unrecognized arguments" in capsys.readouterr().err
 
 
+RATIO = "method.selection.ratio: {uniform: [0.2, 1.0]}"
+
+
+@pytest.mark.parametrize(
+    ("metric", "line", "overrides", "message"),
+    [
+        (
+            "best_validation_dice",
+            "method.selection.ration: {uniform: [0, 1]}",
+            [],
+            "space.method.selection.ration: the configuration has no such path",
+        ),
+        (
+            "best_validation_dice",
+            "method.selection.ratio: {uniform: [0.5, 0.5]}",
+            [],
+            "space.method.selection.ratio.uniform is empty: 0.5 is not below 0.5",
+        ),
+        ("loss", RATIO, [], "metric 'loss' is reported by no run; allowed: best_validation_dice"),
+        ("unseen_dice", RATIO, [], "nothing is ever tuned on the unseen site"),
+        (
+            "validation_dice",
+            "lightweight: {choice: [unet]}",
+            ["method=fedavg"],
+            "stage 'distill_mutually' is reported by no run of the method fedavg",
+        ),
+        (
+            "best_validation_dice",
+            RATIO,
+            ["experiment=smoke", "foundation.weights=nowhere.pt"],
+            "nowhere.pt",
+        ),
+        ("best_validation_dice", RATIO, ["split.unseen_site=nowhere"], "'nowhere' is not a site"),
+    ],
+)
 def test_a_space_that_does_not_fit_is_one_line_and_two(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    metric: str,
+    line: str,
+    overrides: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """Without Ray, and without a study's folder."""
     space = tmp_path / "space.yaml"
-    space.write_text(
-        "stage: distill_mutually\nmetric: best_validation_dice\nmode: max\n"
-        "space:\n  method.selection.ration: {uniform: [0, 1]}\n"
-    )
+    space.write_text(f"stage: distill_mutually\nmetric: {metric}\nmode: max\nspace:\n  {line}\n")
     study = tmp_path / "study"
-    assert cli.main(["tune", str(space), "--study", str(study)]) == 2
+    assert cli.main(["tune", str(space), "--study", str(study), *overrides]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "space.method.selection.ration: the configuration has no such path" in error
+    assert message in error
     assert not study.exists()
 
 

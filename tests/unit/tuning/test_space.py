@@ -61,6 +61,11 @@ def test_a_grid_has_the_product_of_its_lists(tmp_path: Path) -> None:
         ("mode: max", "mode: max\ntrial: {num_cpus: 0}", r"trial\.num_cpus is 0; allowed: above"),
         ("mode: max", "mode: max\ntrial: {num_gpus: -1}", r"trial\.num_gpus is -1; allowed: 0"),
         ("mode: max", "mode: max\ntrial: {overrides: [x]}", r"trial\.overrides is \['x'\]; a list"),
+        (
+            "mode: max",
+            "mode: max\ntrial: {overrides: [runtime.clients=pool, +schedule.rounds=3]}",
+            r"trial\.overrides holds '\+schedule\.rounds=3'; allowed: runtime keys",
+        ),
         ("best_validation_dice", "loss", r"metric 'loss' is reported by no run; allowed: best_v"),
         ("best_validation_dice", "unseen_dice", r"nothing is ever tuned on the unseen site"),
         ("best_validation_dice", "metrics.lightweight.unseen.mean.dice", r"on the unseen site"),

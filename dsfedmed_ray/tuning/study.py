@@ -208,7 +208,7 @@ class _Study:
                 mode=self.space.mode,
                 num_samples=self.num_samples,
                 search_alg=_search(self.space),
-                scheduler=_scheduler(self.space),
+                scheduler=_scheduler(self.space, self.plan.folder),
                 time_budget_s=self.space.budget.seconds,
                 reuse_actors=True,  # a worker imports torch and the models once
             ),
@@ -243,12 +243,16 @@ def _search(space: TuneSpace) -> Any:
     return BasicVariantGenerator(random_state=SEARCH_SEED)
 
 
-def _scheduler(space: TuneSpace) -> Any:
-    from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
+def _scheduler(space: TuneSpace, trials: Path) -> Any:
+    from ray.tune.schedulers import FIFOScheduler
+
+    from dsfedmed_ray.tuning.asha import RememberingAsha
 
     if space.scheduler == "fifo":
         return FIFOScheduler()
-    return AsyncHyperBandScheduler(
+    return RememberingAsha(
+        trials,
+        space.stage,
         time_attr="epoch",
         max_t=MAX_EPOCHS,
         grace_period=space.asha.grace_epochs,

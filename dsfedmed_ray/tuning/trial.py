@@ -141,24 +141,27 @@ class TrialProgress(LineProgress):
 
     def _values(self) -> list[dict[str, Any]]:
         """What there is to report, one dictionary a validated round or epoch."""
-        found: list[dict[str, Any]] = []
-        best = float("-inf")
         now = time.monotonic()
         seconds = now - self._started
         running = 0.0 if self._stage_started is None else now - self._stage_started
-        for line in read_json_lines(self._directory.rounds):
-            if line["stage"] != self._stage or "validation_dice" not in line["values"]:
-                continue
-            best = max(best, line["values"]["validation_dice"])
-            found.append(
-                {
-                    "best_validation_dice": best,
-                    "validation_dice": line["values"]["validation_dice"],
-                    "epoch": line["index"] + 1,
-                    "num_epochs": line["total"],
-                    "stages_run": list(self._stages_run),
-                    "seconds": seconds,
-                    "overhead_seconds": seconds - self._stage_seconds - running,
-                }
-            )
-        return found
+        own = {
+            "stages_run": list(self._stages_run),
+            "seconds": seconds,
+            "overhead_seconds": seconds - self._stage_seconds - running,
+        }
+        return [{**values, **own} for values in validated_lines(self._directory, self._stage)]
+
+
+def validated_lines(directory: RunDirectory, stage: str) -> Iterator[dict[str, Any]]:
+    """What a run has reported so far: metrics and number of each validated round or epoch."""
+    best = float("-inf")
+    for line in read_json_lines(directory.rounds):
+        if line["stage"] != stage or "validation_dice" not in line["values"]:
+            continue
+        best = max(best, line["values"]["validation_dice"])
+        yield {
+            "best_validation_dice": best,
+            "validation_dice": line["values"]["validation_dice"],
+            "epoch": line["index"] + 1,
+            "num_epochs": line["total"],
+        }

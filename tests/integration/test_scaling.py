@@ -61,12 +61,16 @@ def test_rounds_of_a_million_touch_the_drawn_clients_alone(
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_small_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Two points of a population; the ledger counts a broadcast and a reply a client."""
+    """Two points of a population; the ledger counts a broadcast and a reply a client.
+
+    On the virtual clock a client does eight steps of 1 to 3 samples at 2 a second.
+    """
     root = tmp_path / "study"
     arguments = ["experiment=scale_population", "scaling.clients=[4]", "scaling.repeats=1"]
     arguments += ["scaling.populations=[10,1000000]", "scaling.workers=[1]", "schedule.rounds=2"]
     arguments += ["lightweight.channels=[4,8]", "lightweight.num_res_units=0"]
     arguments += ["runtime.object_store_bytes=134217728", "data.image_size=32"]
+    arguments += ["runtime.availability.samples_per_second=2"]
     assert cli.main(["scale", *arguments, f"run.dir={root}"]) == 0
     captured = capsys.readouterr()
     assert "round 4/4  clients 4/4" in captured.err
@@ -74,6 +78,7 @@ def test_a_small_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert [row["point"]["population"] for row in rows] == [10, 1_000_000]
     for row in rows:
         assert row["seconds"]["mean"] > 0
+        assert 8 / 2 <= row["simulated_seconds"]["mean"] <= 8 * 3 / 2
         assert row["round_bytes"] / 8 > 4 * 500  # 500 parameters at least, four bytes each
         for peak in ("driver_peak_rss_bytes", "worker_peak_rss_bytes"):
             assert row["memory"][peak] > 100 * 2**20

@@ -1,16 +1,24 @@
-"""Studies under Ray Tune. All but the last test put something quick in a run's place."""
+"""Studies under Ray Tune, with something quick in a run's place."""
 
 import io
 import json
+import re
+import shlex
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dsfedmed_ray.errors import DSFedMedError, InterruptedRunError, RunDirectoryError
+from dsfedmed_ray.errors import (
+    DSFedMedError,
+    InterruptedRunError,
+    ResourceError,
+    RunDirectoryError,
+)
 from dsfedmed_ray.methods.resumable import StopRequest
 from dsfedmed_ray.progress import Progress
 from dsfedmed_ray.tuning.overrides import read_overrides
@@ -142,6 +150,9 @@ def test_a_study_shares_stages_and_finds_the_best(tmp_path: Path) -> None:
     said = lines.getvalue()
     for trial in result.trials:
         assert f"trial {trial.name}  best validation dice {trial.score:.4f}  epoch 3/3" in said
+        (repeat,) = re.findall(rf"trial {trial.name}  repeat it: dsfedmed run (.*)", said)
+        assert shlex.split(repeat) == list(trial.overrides)
+        assert f"method.selection.ratio={trial.values['method.selection.ratio']}" in repeat
     with pytest.raises(RunDirectoryError, match="exists; go on with it with --resume"):
         _tune(tmp_path, _quick_train(tmp_path / "n"), num_trials=4)
     with pytest.raises(RunDirectoryError, match="another number of trials"):
@@ -151,8 +162,11 @@ def test_a_study_shares_stages_and_finds_the_best(tmp_path: Path) -> None:
 
 
 def test_trials_that_start_together_run_a_stage_once(tmp_path: Path) -> None:
-    """Two trials on two CPUs need a stage that the baseline did not make: one makes it."""
-    train = _quick_train(tmp_path / "n")
+    """Two trials on two CPUs need a stage that the baseline did not make: one makes it.
+
+    Each has a placement group of its own, and two are at work at once.
+    """
+    train = _quick_train(tmp_path / "n", epoch_seconds=0.3)
 
     def forget_after_baseline(
         overrides: Sequence[str], progress: Progress, stop: StopRequest
@@ -168,6 +182,25 @@ def test_trials_that_start_together_run_a_stage_once(tmp_path: Path) -> None:
     assert _count(tmp_path / "n", "shared-*") == 2  # the baseline's and one trial's
     ran = [trial for trial in result.trials if "train_federated" in trial.stages_run]
     assert len(ran) == 1
+    assert [trial.status for trial in result.trials] == ["finished"] * 4
+    spans = sorted(_span(tmp_path / "n", trial.name) for trial in result.trials)
+    assert any(late[0] < early[1] for early, late in pairwise(spans))
+
+
+def _span(counts: Path, name: str) -> tuple[int, int]:
+    """When a trial started and ended its last epoch, ns."""
+    times = [int(path.name.rpartition("-")[2]) for path in counts.glob(f"*-{name}-*")]
+    return min(times), max(times)
+
+
+def test_what_the_cluster_refuses_leaves_no_study(tmp_path: Path) -> None:
+    """A second start is refused for the same reason, not for the folder of the first."""
+    space = _space(tmp_path)
+    space.write_text(space.read_text() + "trial: {num_cpus: 3}\n")
+    for _ in range(2):
+        with pytest.raises(ResourceError, match=r"asks? for 3 CPU in all.*, the cluster has 2"):
+            _tune(tmp_path, _quick_train(tmp_path / "n"), num_trials=1, space=space)
+        assert not (tmp_path / "study").exists()
 
 
 def test_asha_stops_the_worse_trials_early(tmp_path: Path) -> None:
@@ -184,9 +217,13 @@ def test_asha_stops_the_worse_trials_early(tmp_path: Path) -> None:
 
 
 def test_a_failed_trial_is_named_and_the_others_go_on(tmp_path: Path) -> None:
-    result = _tune(tmp_path, _quick_train(tmp_path / "n", fails="0.2"), num_trials=4)
+    said = io.StringIO()
+    train = _quick_train(tmp_path / "n", fails="0.2")
+    result = _tune(tmp_path, train, num_trials=4, stream=said)
     failed = [trial for trial in result.trials if trial.status == "failed"]
     assert 0 < len(failed) < 4
+    for trial in failed:
+        assert f"trial {trial.name}  repeat it: dsfedmed run experiment=smoke" in said.getvalue()
     assert {trial.error for trial in failed} == {
         "NonFiniteStateError: the state holds NaN; lower the learning rate"
     }
@@ -198,19 +235,25 @@ def test_a_study_without_any_score_says_why(tmp_path: Path) -> None:
         _tune(tmp_path, _quick_train(tmp_path / "n", fails="0."), num_trials=2)
 
 
+class StopsAtTrial(io.StringIO):
+    """A signal comes as soon as a line says what a trial found."""
+
+    def __init__(self, stop: StopRequest) -> None:
+        super().__init__()
+        self._stop = stop
+
+    def write(self, text: str) -> int:
+        if "best validation dice" in text:
+            self._stop.signal_number = signal.SIGTERM
+        return super().write(text)
+
+
 def test_a_stopped_study_goes_on_where_it_was(tmp_path: Path) -> None:
     """A signal after the first trial; what is finished is not repeated, no epoch done twice."""
     stop, counts = StopRequest(), tmp_path / "n"
-
-    class StopsAtTrial(io.StringIO):
-        def write(self, text: str) -> int:
-            if "best validation dice" in text:
-                stop.signal_number = signal.SIGTERM
-            return super().write(text)
-
     train = _quick_train(counts, epoch_seconds=0.4)
     with pytest.raises(InterruptedRunError, match="--resume --study"):
-        _tune(tmp_path, train, num_trials=6, stop=stop, stream=StopsAtTrial())
+        _tune(tmp_path, train, num_trials=6, stop=stop, stream=StopsAtTrial(stop))
     assert _count(counts, "epoch-*") < 7 * 3
     result = _tune(tmp_path, train, num_trials=6, resume=True)
     assert [trial.status for trial in result.trials] == ["finished"] * 6
@@ -218,26 +261,32 @@ def test_a_stopped_study_goes_on_where_it_was(tmp_path: Path) -> None:
     assert _count(counts, "epoch-*") == 7 * 3
 
 
-def test_a_real_sweep_costs_its_distillation(tmp_path: Path) -> None:
-    """Two trials of temperatures on a toy: each runs the last stage, and nothing before it."""
-    space = tmp_path / "space.yaml"
-    space.write_text(
-        "stage: distill_mutually\nmetric: best_validation_dice\nmode: max\n"
-        "space:\n  method.distillation.temperature: {loguniform: [0.5, 4.0]}\n"
-    )
-    toy = [
-        "experiment=smoke",
-        "size=toy",
-        "data.max_train_pairs=4",
-        "generator.steps=2",
-        "generator.num_inference_steps=2",
-        "runtime.clients=serial",
-        f"store.dir={tmp_path / 'store'}",
-    ]
-    result = tune(space, toy, study=tmp_path / "study", stream=io.StringIO(), num_trials=2)
-    assert "tune_generators" in result.baseline.stages_run
-    assert [trial.stages_run for trial in result.trials] == [("distill_mutually",)] * 2
-    assert [trial.status for trial in result.trials] == ["finished"] * 2
-    stages = [path.name.rpartition("-")[0] for path in (tmp_path / "store").glob("[a-z]*-*")]
-    assert stages.count("tune_generators") == stages.count("adapt_foundation") == 1
-    assert stages.count("distill_mutually") == 3
+def test_search_and_rungs_survive_a_stop(tmp_path: Path) -> None:
+    """One trial at a time, each worse than all before it; a signal after the first.
+
+    With a memory ASHA stops every later one at its first rung; an empty rung would let the first
+    after the stop go on. Optuna that began anew would draw the first values of its seed again.
+    """
+    stop, counts = StopRequest(), tmp_path / "n"
+    space = _space(tmp_path, search="optuna", scheduler="asha")
+    space.write_text(space.read_text() + "trial: {num_cpus: 2}\n")
+    quick = _quick_train(counts, epoch_seconds=0.2)
+
+    def ever_worse(overrides: Sequence[str], progress: Progress, stop: StopRequest) -> None:
+        """The ratio falls with the number of trials before, whatever was drawn."""
+        run_dir = next(item for item in overrides if item.startswith("run.dir="))
+        ranks = counts / "ranks"
+        ranks.mkdir(parents=True, exist_ok=True)
+        mine = ranks / Path(run_dir).name
+        if not mine.exists():
+            mine.write_text(str(len(list(ranks.iterdir()))))
+        ratio = 1.0 / (1 + int(mine.read_text()))
+        quick([*overrides, f"method.selection.ratio={ratio}"], progress, stop)
+
+    with pytest.raises(InterruptedRunError):
+        _tune(tmp_path, ever_worse, num_trials=4, stop=stop, stream=StopsAtTrial(stop), space=space)
+    assert _count(counts, "ranks/*") < 1 + 4
+    result = _tune(tmp_path, ever_worse, num_trials=4, resume=True, space=space)
+    assert sorted(trial.status for trial in result.trials) == ["finished"] + ["stopped early"] * 3
+    assert {trial.epoch for trial in result.trials if trial.status == "stopped early"} == {1}
+    assert len({trial.values["method.selection.ratio"] for trial in result.trials}) == 4

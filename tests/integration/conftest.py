@@ -40,7 +40,9 @@ def four_cpus() -> Iterator[None]:
             num_cpus=4,
             num_gpus=0,
             include_dashboard=False,
-            object_store_memory=128 * 2**20,
+            # As a run has it. Stage 4 on several workers hands an epoch's 49 MB of model and
+            # optimiser over in three or four copies; in less it would spill to the disk.
+            object_store_memory=512 * 2**20,
             logging_level=logging.ERROR,
             log_to_driver=False,
         )

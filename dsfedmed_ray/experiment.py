@@ -100,6 +100,7 @@ def run(
         directory = context.directory
         progress.note(f"run directory: {directory.root}")
         result = experiment.method.run(context)
+        context.close_pool()  # scoring needs the memory more than idle clients do
         scored = time.perf_counter()
         summary = final_summary(context, result, experiment.method.name)
         summary["wall_seconds"] = {

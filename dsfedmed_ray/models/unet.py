@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -11,6 +12,10 @@ from dsfedmed_ray.errors import ConfigurationError
 from dsfedmed_ray.models.monai_import import monai_module
 from dsfedmed_ray.models.segmenter import Segmenter
 from dsfedmed_ray.seeding import named_torch_stream
+
+NARROW_CHANNELS = 16
+"""oneDNN's own layout fills channels up to sixteen: a convolution to three costs as much as one to
+sixteen. With channels last it does not, and a training step takes a fifth less."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +86,9 @@ class UNetSegmenter(Segmenter):
         super().__init__()
         self.net = net
         self._offset = math.log(foreground_prior / (1.0 - foreground_prior))
+        for module in net.modules():
+            if isinstance(module, nn.Conv2d) and module.out_channels <= NARROW_CHANNELS:
+                module.register_forward_pre_hook(_channels_last_on_cpu)
 
     def forward(
         self, images: Float[Tensor, "batch 3 size size"]
@@ -88,3 +96,10 @@ class UNetSegmenter(Segmenter):
         """Logits, from images scaled to [-1, 1]."""
         logits: Tensor = self.net(images * 2 - 1)
         return logits + self._offset
+
+
+def _channels_last_on_cpu(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    (features,) = inputs
+    if features.device.type != "cpu":
+        return inputs
+    return (features.contiguous(memory_format=torch.channels_last),)

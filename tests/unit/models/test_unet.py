@@ -80,3 +80,15 @@ def test_untrained_network_expects_the_foreground_prior() -> None:
 def test_foreground_prior_outside_its_range() -> None:
     with pytest.raises(ConfigurationError, match=r"foreground_prior is 1.0; allowed: between"):
         UNetConfig(foreground_prior=1.0)
+
+
+def test_narrow_convolutions_are_the_same_in_channels_last() -> None:
+    """The layout of memory is the convolutions' alone: logits agree with a network without it."""
+    config = UNetConfig(channels=(4, 8))
+    fast = config.build(num_structures=3, image_size=32, seed=0)
+    plain = config.build(num_structures=3, image_size=32, seed=0)
+    for module in plain.modules():
+        module._forward_pre_hooks.clear()
+    assert any(module._forward_pre_hooks for module in fast.modules())
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(fast(images), plain(images), atol=1e-5)

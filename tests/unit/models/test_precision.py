@@ -25,7 +25,7 @@ def test_named_formats() -> None:
 def test_auto_is_bfloat16_where_a_processor_has_it(
     monkeypatch: pytest.MonkeyPatch, avx512: bool, amx: bool, dtype: torch.dtype
 ) -> None:
-    """oneDNN says yes to any processor with AVX-512, where it emulates."""
+    """The library oneDNN says yes to any processor with AVX-512, where it emulates."""
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     assert compute_dtype("auto", torch.device("cpu")) == dtype

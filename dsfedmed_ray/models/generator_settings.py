@@ -74,7 +74,7 @@ class GeneratorSettings:
     adapter: Adapter = "full"
     lora_rank: int = 8
     steps: int = 80
-    batch_size: int = 8
+    batch_size: int = 12
     learning_rate: float = 2e-3
     weight_decay: float = 0.01
     ema_decay: float = 0.98

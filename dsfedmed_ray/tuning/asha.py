@@ -1,18 +1,16 @@
 """ASHA that remembers: Ray Tune saves every part of a sweep for resuming but its scheduler.
 
 A study that went on would compare its next trials with none of those before, and let the first of
-them pass every rung. So the rungs are filled again from what earlier trials wrote into their run
-directories.
+them pass every rung. So a trial that Ray Tune brings back fills the rungs again, with what it had
+written into its run directory.
 """
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from ray.tune.schedulers import AsyncHyperBandScheduler
 
 from dsfedmed_ray.run_directory import RunDirectory
-from dsfedmed_ray.tuning.results import BASELINE
 from dsfedmed_ray.tuning.trial import validated_lines
 
 if TYPE_CHECKING:
@@ -32,21 +30,16 @@ class RememberingAsha(AsyncHyperBandScheduler):
         super().__init__(**settings)
         self._trials = trials
         self._stage = stage
-        self._has_remembered = False
 
     def on_trial_add(self, tune_controller: Any, trial: "Trial") -> None:
-        """Before the first trial of a process, records those of earlier processes."""
-        if not self._has_remembered:
-            self._has_remembered = True
-            for folder in sorted(self._trials.glob("*/")):
-                if folder.name != BASELINE:
-                    self._remember(tune_controller, RunDirectory(folder))
-        super().on_trial_add(tune_controller, trial)
+        """Adds a trial; one of an earlier process stands at the rungs where it was judged.
 
-    def _remember(self, tune_controller: Any, directory: RunDirectory) -> None:
-        if not directory.rounds.exists():  # failed before its first line
+        What it wrote and Ray Tune had not judged, or not saved, is judged when it reports again.
+        """
+        super().on_trial_add(tune_controller, trial)
+        if not trial.has_reported_at_least_once:
             return
-        earlier: Any = SimpleNamespace(trial_id=directory.root.name)
-        super().on_trial_add(tune_controller, earlier)
+        directory = RunDirectory(self._trials / trial.trial_id)
         for values in validated_lines(directory, self._stage):
-            self.on_trial_result(tune_controller, earlier, values)
+            if values["epoch"] <= trial.last_result["epoch"]:
+                self.on_trial_result(tune_controller, trial, values)

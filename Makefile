@@ -8,7 +8,7 @@ demo: .venv/.demo  ## install and run the whole method on the embedded federatio
 	$(BIN)/dsfedmed run experiment=quickstart
 
 test: .venv/.dev lint  ## install and run every check
-	$(BIN)/pytest -q -n 2 --dist loadfile
+	$(BIN)/pytest -q -n 2 --dist loadfile --durations=15
 
 fast: .venv/.dev  ## the tests that take seconds
 	$(BIN)/pytest -q -m "not slow and not ray and not chaos"

@@ -121,7 +121,7 @@ def test_what_does_not_compose_is_named(overrides: list[str], message: str) -> N
         ),
         (
             ["foundation.num_workers=3"],
-            r"batch_size is 4, which foundation\.num_workers=3 cannot share evenly; make it",
+            r"batch_size is 2, which foundation\.num_workers=3 cannot share evenly; make it",
         ),
         (
             ["foundation.num_workers=2", "runtime.clients=serial"],

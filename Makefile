@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint fast wheel clean
+.PHONY: demo test test-long lint fast wheel clean
 
 demo: .venv/.demo  ## install and run the whole method on the embedded federation
 	$(BIN)/dsfedmed run experiment=quickstart
 
 test: .venv/.dev lint  ## install and run every check
-	$(BIN)/pytest -q -n 2 --dist loadfile --durations=15
+	$(BIN)/pytest -q -n 2 --dist loadfile --durations=15 -m "not long"
+
+test-long: .venv/.dev  ## the further variants, for changes to the runtime
+	$(BIN)/pytest -q -m long
 
 fast: .venv/.dev  ## the tests that take seconds
 	$(BIN)/pytest -q -m "not slow and not ray and not chaos"

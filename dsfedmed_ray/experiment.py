@@ -15,8 +15,9 @@ import torch
 from dsfedmed_ray.data.splits import LeaveOneSiteOut, SplitFederation
 from dsfedmed_ray.errors import ConfigurationError, RunDirectoryError
 from dsfedmed_ray.final_scores import final_summary
-from dsfedmed_ray.methods.method import Method, RunContext
+from dsfedmed_ray.methods.method import Method
 from dsfedmed_ray.methods.resumable import StopRequest
+from dsfedmed_ray.methods.run_context import RunContext
 from dsfedmed_ray.models.segmenter import SegmenterConfig
 from dsfedmed_ray.models.weights import save_weights
 from dsfedmed_ray.progress import Progress

@@ -17,8 +17,9 @@ from dsfedmed_ray.methods import fedavg, plan_network
 from dsfedmed_ray.methods.dsfedmed import measure_synthesis, synthesize, tune_generators
 from dsfedmed_ray.methods.exchange import broadcast_transfers
 from dsfedmed_ray.methods.local_norms import NORMS_FILE, SiteStates, save_site_norms
-from dsfedmed_ray.methods.method import MAX_SCORED_SITES, MethodResult, RunContext
+from dsfedmed_ray.methods.method import MAX_SCORED_SITES, MethodResult
 from dsfedmed_ray.methods.resumable import MAX_FOUNDATION_LOSSES
+from dsfedmed_ray.methods.run_context import RunContext
 from dsfedmed_ray.models.segmenter import Segmenter, State
 from dsfedmed_ray.records import SegmentationScores
 from dsfedmed_ray.run_directory import copy_atomically, read_json_lines, write_atomically

@@ -17,9 +17,10 @@ from dsfedmed_ray.learning.segmentation_training import (
     train_on_pairs,
 )
 from dsfedmed_ray.methods.best_state import BestState
-from dsfedmed_ray.methods.method import MODEL_FILE, MethodResult, RunContext
+from dsfedmed_ray.methods.method import MODEL_FILE, MethodResult
 from dsfedmed_ray.methods.plan_network import plan_network_on_pooled_pairs
 from dsfedmed_ray.methods.resumable import UnitResult
+from dsfedmed_ray.methods.run_context import RunContext
 from dsfedmed_ray.models.segmenter import Segmenter
 from dsfedmed_ray.models.weights import save_weights
 from dsfedmed_ray.seeding import named_torch_stream, torch_generator

@@ -22,16 +22,11 @@ from dsfedmed_ray.methods.local_norms import (
     read_site_norms,
     save_site_norms,
 )
-from dsfedmed_ray.methods.method import (
-    MAX_SCORED_SITES,
-    MODEL_FILE,
-    MethodResult,
-    RunContext,
-    StageOutput,
-)
+from dsfedmed_ray.methods.method import MAX_SCORED_SITES, MODEL_FILE, MethodResult
 from dsfedmed_ray.methods.participation import Attendance, Participation
 from dsfedmed_ray.methods.plan_network import plan_network
 from dsfedmed_ray.methods.resumable import UnitResult
+from dsfedmed_ray.methods.run_context import RunContext, StageOutput
 from dsfedmed_ray.models.segmenter import Segmenter, State
 from dsfedmed_ray.models.weights import save_weights
 from dsfedmed_ray.records import Transfer

@@ -13,7 +13,7 @@ from pathlib import Path
 from dsfedmed_ray.accounting.communication import payload_bytes
 from dsfedmed_ray.methods.exchange import transfers_of
 from dsfedmed_ray.methods.federated_training import FederatedTraining
-from dsfedmed_ray.methods.method import RunContext
+from dsfedmed_ray.methods.run_context import RunContext
 from dsfedmed_ray.models.nnunet import (
     Fingerprint,
     NnUNetConfig,

@@ -36,6 +36,7 @@ from dsfedmed_ray.runtime.client_program import FitOrder, FitResult
 from dsfedmed_ray.runtime.client_state import ClientFiles
 from dsfedmed_ray.runtime.devices import role_device
 from dsfedmed_ray.runtime.local_training import LocalTraining
+from dsfedmed_ray.runtime.memory import returning_memory
 from dsfedmed_ray.runtime.resident_segmenter import ResidentSegmenter
 from dsfedmed_ray.runtime.served_share import ServedDistillation, ServedShare, distil_share
 from dsfedmed_ray.seeding import derive_seed, named_torch_stream, torch_generator
@@ -83,7 +84,9 @@ class Hospital:
     def __init__(self, settings: HospitalBuilder) -> None:
         self._settings = settings
         self._device = role_device(settings.num_gpus)
-        self._pairs: BoundedCache[int, Pairs] = BoundedCache(_CACHED_PAIR_BYTES, _num_bytes)
+        self._pairs: BoundedCache[int, Pairs] = BoundedCache(
+            _CACHED_PAIR_BYTES, lambda pairs: pairs.images.nbytes + pairs.masks.nbytes
+        )
         self._shares: dict[int, ServedShare] = {}  # of the last client alone
 
     @cached_property
@@ -169,6 +172,7 @@ class Hospital:
         samples = self._settings.split.samples(self.client_name(client_id), "train")
         return fingerprint_of(samples).to_array()
 
+    @returning_memory()
     def tune_generator(self, client_id: int) -> GeneratorUpload:
         """Fine-tunes a ControlNet on the client's training pairs (stage 1)."""
         name = self.client_name(client_id)
@@ -178,6 +182,7 @@ class Hospital:
             seed=derive_seed(self._settings.seed, "tune_generators", name),
         )
 
+    @returning_memory()
     def measure_synthesis(
         self, client_id: int, synthetic: Path, jobs: Sequence[GenerationJob], fit_steps: int
     ) -> ClientQuality:
@@ -292,7 +297,3 @@ def _in_own_style(name: str, samples: Sequence[SyntheticSample]) -> list[Synthet
     return [
         sample for sample in samples if (sample.client, sample.style_origin) == (name, "client")
     ]
-
-
-def _num_bytes(pairs: Pairs) -> int:
-    return pairs.images.nbytes + pairs.masks.nbytes

@@ -11,8 +11,8 @@ import torch
 
 from dsfedmed_ray.data.brain_sites import BrainSitesConfig
 from dsfedmed_ray.data.splits import LeaveOneSiteOut, SplitFederation
-from dsfedmed_ray.methods.method import RunContext
 from dsfedmed_ray.methods.resumable import StopRequest
+from dsfedmed_ray.methods.run_context import RunContext
 from dsfedmed_ray.models.generator import EmbeddedGeneratorConfig
 from dsfedmed_ray.models.litemedsam import LiteMedSAMConfig
 from dsfedmed_ray.models.segmenter import SegmenterConfig

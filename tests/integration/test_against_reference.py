@@ -24,7 +24,8 @@ from dsfedmed_ray.learning.segmentation_training import Pairs, SegmentationTrain
 from dsfedmed_ray.methods.dsfedmed.measure_synthesis import SynthesisChecks
 from dsfedmed_ray.methods.dsfedmed.pipeline import DSFedMed
 from dsfedmed_ray.methods.federated_training import FederatedTraining
-from dsfedmed_ray.methods.method import MethodResult, RunContext
+from dsfedmed_ray.methods.method import MethodResult
+from dsfedmed_ray.methods.run_context import RunContext
 from dsfedmed_ray.models.generator import EmbeddedGeneratorConfig
 from dsfedmed_ray.models.litemedsam import LiteMedSAMConfig
 from dsfedmed_ray.models.sam_segmenter import Trainable
@@ -325,6 +326,7 @@ def test_what_the_unseen_site_looks_like_changes_no_byte(run: Run) -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("four_cpus")
 def test_actors_match_and_equal_the_serial_run_bit_by_bit(

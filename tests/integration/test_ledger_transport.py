@@ -21,7 +21,7 @@ from dsfedmed_ray.learning.segmentation_training import SegmentationTraining
 from dsfedmed_ray.methods.dsfedmed.measure_synthesis import SynthesisChecks
 from dsfedmed_ray.methods.dsfedmed.pipeline import DSFedMed
 from dsfedmed_ray.methods.federated_training import FederatedTraining
-from dsfedmed_ray.methods.method import RunContext
+from dsfedmed_ray.methods.run_context import RunContext
 from dsfedmed_ray.models.generator import EmbeddedGeneratorConfig
 from dsfedmed_ray.progress import SilentProgress
 from dsfedmed_ray.run_directory import read_json_lines

@@ -15,8 +15,9 @@ from dsfedmed_ray.data.splits import SplitFederation
 from dsfedmed_ray.learning.segmentation_training import SegmentationTraining
 from dsfedmed_ray.methods.fedavg import FedAvg
 from dsfedmed_ray.methods.federated_training import FederatedTraining
-from dsfedmed_ray.methods.method import MethodResult, RunContext
+from dsfedmed_ray.methods.method import MethodResult
 from dsfedmed_ray.methods.plan_network import plan_network_on_pooled_pairs
+from dsfedmed_ray.methods.run_context import RunContext
 from dsfedmed_ray.models.nnunet import Fingerprint, NnUNetConfig
 from dsfedmed_ray.models.segmenter import SegmenterConfig
 from dsfedmed_ray.records import Sample

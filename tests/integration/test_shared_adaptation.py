@@ -17,8 +17,9 @@ from dsfedmed_ray.data.synthetic_samples import to_table, write_synthetic
 from dsfedmed_ray.errors import ConfigurationError, InterruptedRunError, ResourceError
 from dsfedmed_ray.learning.foundation_adaptation import Adaptation
 from dsfedmed_ray.methods.dsfedmed.adapt_foundation import adapt_foundation
-from dsfedmed_ray.methods.method import FOUNDATION_FILE, RunContext
+from dsfedmed_ray.methods.method import FOUNDATION_FILE
 from dsfedmed_ray.methods.resumable import StopRequest
+from dsfedmed_ray.methods.run_context import RunContext
 from dsfedmed_ray.models.litemedsam import LiteMedSAMConfig
 from dsfedmed_ray.models.segmenter import State
 from dsfedmed_ray.progress import SilentProgress
@@ -155,6 +156,7 @@ def test_two_workers_stop_and_go_on(adapt: Adapt, alone: Adapted, tmp_path: Path
 
 
 @pytest.mark.chaos
+@pytest.mark.long
 @pytest.mark.usefixtures("four_cpus")
 def test_a_worker_dies_and_new_ones_go_on(adapt: Adapt, alone: Adapted, tmp_path: Path) -> None:
     progress = Killer()

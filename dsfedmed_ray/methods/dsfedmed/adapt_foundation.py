@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from dsfedmed_ray.learning.foundation_adaptation import Adaptation
-from dsfedmed_ray.methods.method import FOUNDATION_FILE, RunContext
+from dsfedmed_ray.methods.method import FOUNDATION_FILE
 from dsfedmed_ray.methods.resumable import UnitResult
+from dsfedmed_ray.methods.run_context import RunContext
 from dsfedmed_ray.models.weights import save_weights
 from dsfedmed_ray.runtime.adaptation_order import AdaptationOrder, AdaptationSteps
 from dsfedmed_ray.runtime.pending import FoundationHandle

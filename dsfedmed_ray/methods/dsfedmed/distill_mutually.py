@@ -9,8 +9,9 @@ from dsfedmed_ray.methods.dsfedmed import exchange_logits
 from dsfedmed_ray.methods.dsfedmed.exchange_logits import LogitExchange
 from dsfedmed_ray.methods.dsfedmed.serve_targets import ServedTargets
 from dsfedmed_ray.methods.dsfedmed.student import INITIAL, Student
-from dsfedmed_ray.methods.method import FOUNDATION_FILE, MODEL_FILE, RunContext
+from dsfedmed_ray.methods.method import FOUNDATION_FILE, MODEL_FILE
 from dsfedmed_ray.methods.resumable import UnitResult
+from dsfedmed_ray.methods.run_context import RunContext
 from dsfedmed_ray.models.segmenter import State
 from dsfedmed_ray.models.weights import save_weights
 from dsfedmed_ray.runtime.client_pool import ClientPool

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dsfedmed_ray.learning.generator_upload import GeneratorUpload
 from dsfedmed_ray.learning.image_generation import GenerationJob, plan_jobs
-from dsfedmed_ray.methods.method import RunContext
+from dsfedmed_ray.methods.run_context import RunContext
 
 
 def planned_jobs(

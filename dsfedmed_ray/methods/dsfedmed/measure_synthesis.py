@@ -14,7 +14,7 @@ from dsfedmed_ray.errors import ConfigurationError
 from dsfedmed_ray.evaluation.synthesis_quality import ClientQuality, summarise_quality
 from dsfedmed_ray.evaluation.synthetic_figure import ClientImages, draw_synthetic
 from dsfedmed_ray.methods.dsfedmed.generation_plan import planned_jobs
-from dsfedmed_ray.methods.method import RunContext
+from dsfedmed_ray.methods.run_context import RunContext
 from dsfedmed_ray.records import ProgressRecord, SyntheticSample
 from dsfedmed_ray.run_directory import write_json
 from dsfedmed_ray.runtime.local_training import LocalTraining

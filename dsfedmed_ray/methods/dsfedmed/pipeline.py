@@ -27,14 +27,9 @@ from dsfedmed_ray.methods.dsfedmed.measure_synthesis import SynthesisChecks
 from dsfedmed_ray.methods.fedavg import federated_stage
 from dsfedmed_ray.methods.federated_training import FederatedTraining
 from dsfedmed_ray.methods.local_norms import read_site_norms
-from dsfedmed_ray.methods.method import (
-    FOUNDATION_FILE,
-    MODEL_FILE,
-    MethodResult,
-    RunContext,
-    StageOutput,
-)
+from dsfedmed_ray.methods.method import FOUNDATION_FILE, MODEL_FILE, MethodResult
 from dsfedmed_ray.methods.plan_network import plan_network
+from dsfedmed_ray.methods.run_context import RunContext, StageOutput
 from dsfedmed_ray.models.segmenter import Segmenter, State
 
 SYNTHETIC_ROW = "fedavg_synthetic"

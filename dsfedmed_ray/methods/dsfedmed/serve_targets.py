@@ -23,7 +23,8 @@ from dsfedmed_ray.methods.dsfedmed.select_samples import (
     whole_pool,
 )
 from dsfedmed_ray.methods.exchange import transfers_of
-from dsfedmed_ray.methods.method import RunContext, layout_of
+from dsfedmed_ray.methods.method import layout_of
+from dsfedmed_ray.methods.run_context import RunContext
 from dsfedmed_ray.models.segmenter import Segmenter
 from dsfedmed_ray.records import Transfer
 from dsfedmed_ray.run_directory import write_atomically

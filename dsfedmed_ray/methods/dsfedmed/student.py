@@ -10,7 +10,8 @@ from dsfedmed_ray.data.synthetic_samples import read_synthetic
 from dsfedmed_ray.learning.mutual_distillation import Distillation, PoolLearner
 from dsfedmed_ray.methods.best_state import BestState
 from dsfedmed_ray.methods.exchange import broadcast_transfers, validation_dice
-from dsfedmed_ray.methods.method import RunContext, layout_of
+from dsfedmed_ray.methods.method import layout_of
+from dsfedmed_ray.methods.run_context import RunContext
 from dsfedmed_ray.models.segmenter import State
 from dsfedmed_ray.records import Transfer
 from dsfedmed_ray.runtime.client_pool import ClientPool

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dsfedmed_ray.errors import ConfigurationError
 from dsfedmed_ray.methods.dsfedmed.generation_plan import planned_jobs
-from dsfedmed_ray.methods.method import RunContext
+from dsfedmed_ray.methods.run_context import RunContext
 from dsfedmed_ray.records import ProgressRecord
 from dsfedmed_ray.runtime.synthetic_store import GenerationOrder
 

@@ -13,8 +13,9 @@ import torch
 from dsfedmed_ray.learning.learnability import num_selected
 from dsfedmed_ray.learning.mutual_distillation import Distillation
 from dsfedmed_ray.methods.dsfedmed.student import Student
-from dsfedmed_ray.methods.method import MODEL_FILE, RunContext
+from dsfedmed_ray.methods.method import MODEL_FILE
 from dsfedmed_ray.methods.resumable import UnitResult
+from dsfedmed_ray.methods.run_context import RunContext
 from dsfedmed_ray.models.segmenter import State
 from dsfedmed_ray.models.weights import save_weights
 from dsfedmed_ray.runtime.client_pool import ClientPool

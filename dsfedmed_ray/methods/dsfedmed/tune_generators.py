@@ -14,7 +14,7 @@ from pathlib import Path
 from dsfedmed_ray.accounting.communication import payload_bytes
 from dsfedmed_ray.learning.generator_upload import GeneratorUpload
 from dsfedmed_ray.methods.exchange import transfers_of
-from dsfedmed_ray.methods.method import RunContext
+from dsfedmed_ray.methods.run_context import RunContext
 from dsfedmed_ray.models.generator_settings import GeneratorSettings
 from dsfedmed_ray.records import ProgressRecord
 from dsfedmed_ray.runtime.local_training import LocalTraining

@@ -31,7 +31,7 @@ POOL = ("runtime.clients=pool", "runtime.num_workers=2")
     ("seed", "placement"),
     [
         (1, SERIAL),
-        pytest.param(3, POOL, marks=pytest.mark.ray),
+        pytest.param(3, POOL, marks=(pytest.mark.ray, pytest.mark.long)),
     ],
 )
 def test_a_killed_driver_goes_on_to_the_same_bytes(

@@ -16,8 +16,8 @@ from dsfedmed_ray.learning.segmentation_training import SegmentationTraining
 from dsfedmed_ray.methods.dsfedmed.measure_synthesis import SynthesisChecks
 from dsfedmed_ray.methods.dsfedmed.pipeline import DSFedMed
 from dsfedmed_ray.methods.federated_training import FederatedTraining
-from dsfedmed_ray.methods.method import RunContext
 from dsfedmed_ray.methods.resumable import StopRequest
+from dsfedmed_ray.methods.run_context import RunContext
 from dsfedmed_ray.models.unet import UNetConfig
 from dsfedmed_ray.progress import SilentProgress
 from dsfedmed_ray.records import ProgressRecord
@@ -112,7 +112,9 @@ def serial(run: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]
     [
         {"clients": "actors"},
         {"clients": "pool", "num_workers": 2, "chunk_size": 1},
-        {"clients": "pool", "num_workers": 2, "chunk_size": 16},
+        pytest.param(
+            {"clients": "pool", "num_workers": 2, "chunk_size": 16}, marks=pytest.mark.long
+        ),
     ],
     ids=["actors", "pool, chunks of 1", "pool, chunks of 16"],
 )

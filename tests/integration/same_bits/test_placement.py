@@ -17,7 +17,12 @@ from dsfedmed_ray.runtime.client import Hospital, HospitalBuilder
 from dsfedmed_ray.runtime.client_program import FitOrder, FitResult
 from dsfedmed_ray.runtime.engine import Engine, RuntimeConfig
 
-EVERYTHING = "local norms, joins, a virtual clock"
+PLAIN, EVERYTHING = "plain", "local norms, joins, a virtual clock"
+ONE_WORKER = RuntimeConfig(clients="pool", num_workers=1, chunk_size=16)
+TWO_WORKERS = RuntimeConfig(clients="pool", num_workers=2, chunk_size=1)
+FOUR_WORKERS = RuntimeConfig(clients="pool", num_workers=4)
+ACTORS = RuntimeConfig(clients="actors")
+LONG = (pytest.mark.long, pytest.mark.slow)
 
 
 def test_clients_differ_in_size(toy_split: SplitFederation) -> None:
@@ -28,14 +33,23 @@ def test_clients_differ_in_size(toy_split: SplitFederation) -> None:
 @pytest.mark.ray
 @pytest.mark.usefixtures("four_cpus")
 @pytest.mark.parametrize(
-    "runtime",
+    ("variant", "runtime"),
     [
-        RuntimeConfig(clients="pool", num_workers=1, chunk_size=16),
-        RuntimeConfig(clients="pool", num_workers=2, chunk_size=1),
-        RuntimeConfig(clients="pool", num_workers=4),
-        RuntimeConfig(clients="actors"),
+        (PLAIN, ONE_WORKER),
+        (PLAIN, TWO_WORKERS),
+        (PLAIN, FOUR_WORKERS),
+        (PLAIN, ACTORS),
+        pytest.param(EVERYTHING, ONE_WORKER, marks=LONG),
+        (EVERYTHING, TWO_WORKERS),
+        pytest.param(EVERYTHING, FOUR_WORKERS, marks=LONG),
+        pytest.param(EVERYTHING, ACTORS, marks=LONG),
     ],
-    ids=["one worker, a chunk of all five", "two workers, chunks of 1", "four workers", "actors"],
+    indirect=["variant"],
+    ids=[
+        f"{variant}-{placed}"
+        for variant in (PLAIN, EVERYTHING)
+        for placed in ("one worker, a chunk of all five", "two workers", "four workers", "actors")
+    ],
 )
 def test_placement_changes_no_byte(
     runtime: RuntimeConfig, train: Callable[..., Any], undisturbed: Any, tmp_path: Path
@@ -45,7 +59,7 @@ def test_placement_changes_no_byte(
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("four_cpus")
-@pytest.mark.parametrize("variant", ["plain"], indirect=True)
+@pytest.mark.parametrize("variant", [PLAIN], indirect=True)
 @pytest.mark.parametrize(
     ("optimizer", "state"),
     [("adam", "reset"), ("adamw", "keep"), ("sgd", "keep")],
@@ -123,10 +137,14 @@ class TroubledBuilder(HospitalBuilder):
 @pytest.mark.parametrize(
     ("variant", "runtime"),
     [
-        ("plain", RuntimeConfig(clients="pool", num_workers=2, chunk_size=2)),
-        ("plain", RuntimeConfig(clients="pool", num_workers=4)),
-        ("plain", RuntimeConfig(clients="actors")),
-        (EVERYTHING, RuntimeConfig(clients="pool", num_workers=2, chunk_size=2)),
+        (PLAIN, RuntimeConfig(clients="pool", num_workers=2, chunk_size=2)),
+        pytest.param(PLAIN, FOUR_WORKERS, marks=pytest.mark.long),
+        (PLAIN, ACTORS),
+        pytest.param(
+            EVERYTHING,
+            RuntimeConfig(clients="pool", num_workers=2, chunk_size=2),
+            marks=pytest.mark.long,
+        ),
     ],
     indirect=["variant"],
     ids=["two workers", "four workers", "actors", "two workers and everything else"],

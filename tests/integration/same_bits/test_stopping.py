@@ -50,6 +50,11 @@ def test_stopping_after_every_round_changes_no_byte(
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("four_cpus")
+@pytest.mark.parametrize(
+    "variant",
+    ["plain", pytest.param("local norms, joins, a virtual clock", marks=pytest.mark.long)],
+    indirect=True,
+)
 def test_a_run_may_go_on_elsewhere(
     train: Callable[..., Any], undisturbed: Any, tmp_path: Path
 ) -> None:

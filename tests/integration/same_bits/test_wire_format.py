@@ -34,6 +34,11 @@ def test_rounds_send_half_of_the_bytes(wire_dtype: Any, train: Train, tmp_path: 
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("four_cpus")
+@pytest.mark.parametrize(
+    "variant",
+    ["plain", pytest.param("local norms, joins, a virtual clock", marks=pytest.mark.long)],
+    indirect=True,
+)
 def test_placement_changes_no_byte(train: Train, tmp_path: Path) -> None:
     runtime = RuntimeConfig(clients="pool", num_workers=2, chunk_size=2, wire_dtype="float16")
     assert train(tmp_path / "pool", runtime) == train(tmp_path / "serial", serial())

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 from dsfedmed_ray.configuration import build_experiment, compose
-from dsfedmed_ray.methods.method import FOUNDATION_FILE, MODEL_FILE, RunContext
+from dsfedmed_ray.methods.method import FOUNDATION_FILE, MODEL_FILE
 from dsfedmed_ray.methods.resumable import StopRequest
+from dsfedmed_ray.methods.run_context import RunContext
 from dsfedmed_ray.progress import SilentProgress
 from dsfedmed_ray.run_directory import RunDirectory
 from dsfedmed_ray.runtime.engine import SerialEngine

@@ -96,6 +96,8 @@ def main() -> None:
     )
     if get_framework_module().distributed.global_rank == 0:
         print_rounds(clock.stamps)
+    if torch.distributed.is_initialized():  # else its threads may abort the process at exit
+        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__" and not relaunched():

@@ -252,7 +252,7 @@ def peak_bytes() -> int:
 def comparison(given: argparse.Namespace) -> dict[str, object]:
     """All runners on both workloads, and the first round of new workers."""
     result = first_rounds(given)
-    for name in WORKLOADS:
+    for name in given.workloads:
         with own_ray():
             table = measure(name, given)
         ours = table["pool_2"]["seconds_per_round"]
@@ -267,7 +267,8 @@ def comparison(given: argparse.Namespace) -> dict[str, object]:
             for runner, row in table.items()
             if runner != "pool_2"
         }
-        print(f"{name:6} pool of two over the others: {ratios}")
+        shown = ", ".join(f"{other} {ratio:.2f}" for other, ratio in ratios.items())
+        print(f"{name:6} pool of two: {shown}", flush=True)
         result[name] = {**ratios, "runners": table}
     return result
 
@@ -276,6 +277,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--workloads", nargs="+", choices=list(WORKLOADS), default=list(WORKLOADS))
     parser.add_argument("--rounds", type=int, default=3, help="of the small workload a repeat")
     parser.add_argument("--per-round", type=int, default=200)
     parser.add_argument("--large", type=int, default=20, help="clients of the large workload")

@@ -42,6 +42,11 @@ class Running:
     deadline: float | None = None
     behind: tuple[Any, Task] | None = None
 
+    @property
+    def num_clients(self) -> int:
+        """Of the task that it is at."""
+        return 0 if self.task is None else len(self.task.client_ids)
+
 
 Submit = Callable[[Any, Sequence[int]], Any]
 """Hands clients to an actor; gives the reference of the answer."""
@@ -77,15 +82,20 @@ class Board:
                 continue
             task = self._next(seat, len(seats))
             if task is not None:
+                self.waiting.remove(task)
                 self._run(seat, submit(seat.actor, task.client_ids), task)
+        fair_share = self._num_open_clients() / len(seats)
         for running in self.running.values():
             # The last tasks go to whoever is free first.
             if len(self.waiting) <= len(seats):
                 return
-            if running.task is not None and running.behind is None:
-                task = self._next(running.seat, len(seats))
-                if task is not None:
-                    running.behind = (submit(running.seat.actor, task.client_ids), task)
+            if running.task is None or running.behind is not None:
+                continue
+            task = self._next(running.seat, len(seats))
+            # Nobody is promised more than a share: others may be through sooner.
+            if task is not None and running.num_clients + len(task.client_ids) <= fair_share:
+                self.waiting.remove(task)
+                running.behind = (submit(running.seat.actor, task.client_ids), task)
 
     def ended(self, ref: Any) -> Running:
         """Takes what has ended off the board; what stood behind it has begun."""
@@ -121,11 +131,14 @@ class Board:
         self.running[ref] = Running(seat, task, end)
 
     def _next(self, seat: Seat, num_seats: int) -> Task | None:
-        """Of the worker's own clients, whose pairs it has at hand; of a pool, else anyone's."""
+        """What waits of the worker's own clients, whose pairs it has; of a pool, else anyone's."""
         chunks = (task.client_ids for task in self.waiting)
         place = first_at_home(chunks, seat.index, num_seats)
         if place is None and (self._pinned or not self.waiting):
             return None
-        task = self.waiting[place or 0]
-        self.waiting.remove(task)
-        return task
+        return self.waiting[place or 0]
+
+    def _num_open_clients(self) -> int:
+        behind = [running.behind[1] for running in self.running.values() if running.behind]
+        waiting = sum(len(task.client_ids) for task in (*self.waiting, *behind))
+        return waiting + sum(running.num_clients for running in self.running.values())

@@ -58,6 +58,23 @@ def test_a_second_task_stands_behind_while_there_is_plenty() -> None:
     assert behind(board) == ["1: [3]", None]  # the last two go to whoever is free first
 
 
+def test_nobody_is_promised_more_than_a_share() -> None:
+    """Of 20 clients 15 are at home with one of two workers, whose first chunk has eight of them.
+
+    Its next chunk of four would make twelve, more than ten; it waits, and the other worker, which
+    is through with all of its own after five, takes it.
+    """
+    own, other = list(range(0, 30, 2)), list(range(1, 11, 2))
+    chunks = [own[:8], own[8:12], other[:3], own[12:14], own[14:], other[3:4], other[4:]]
+    board, seats = Board([Task(c) for c in chunks], pinned=False, seconds=None), seats_of(2)
+    board.assign(seats, submit)
+    assert behind(board) == [None, f"1: {other[3:4]}"]
+    for done in (other[:3], other[3:4], other[4:]):
+        board.ended(f"1: {done}")
+        board.assign(seats, submit)
+    assert list(board.running) == [f"0: {own[:8]}", f"1: {own[8:12]}"]
+
+
 def test_one_actor_a_client_has_nothing_behind() -> None:
     board = board_of(0, 1, 2, pinned=True)
     board.assign(seats_of(3), submit)

@@ -14,7 +14,17 @@ if TYPE_CHECKING:
     from dsfedmed_ray.experiment import Experiment
 
 
-_SHAPING = ("data", "method", "size", "experiment")
+_SHAPING = (
+    "data",
+    "split",
+    "foundation",
+    "lightweight",
+    "generator",
+    "method",
+    "runtime",
+    "experiment",
+    "size",
+)
 """Groups whose files bring keys of their own."""
 
 
@@ -67,7 +77,8 @@ def _unknown_key(key: str, overrides: Sequence[str]) -> str:
             break
         node = node[name]
         known.append(name)
-    names = sorted(str(name) for name in node if name != "_target_") if node else []
+    keys = node if hasattr(node, "keys") else ()  # a value has none
+    names = sorted(str(name) for name in keys if name != "_target_")
     where = ".".join(known) or "the configuration"
     return f"{key} is not a key; {where} has: {', '.join(names)}"
 

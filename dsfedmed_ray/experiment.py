@@ -19,7 +19,7 @@ from dsfedmed_ray.methods.method import Method
 from dsfedmed_ray.methods.resumable import StopRequest
 from dsfedmed_ray.methods.run_context import RunContext
 from dsfedmed_ray.models.segmenter import SegmenterConfig
-from dsfedmed_ray.models.weights import save_weights
+from dsfedmed_ray.models.weights import save_weights, with_known_weights
 from dsfedmed_ray.progress import Progress
 from dsfedmed_ray.run_directory import RunDirectory, write_atomically
 from dsfedmed_ray.runtime.engine import RuntimeConfig, open_engine
@@ -133,12 +133,26 @@ def publish_run(experiment: Experiment, directory: RunDirectory) -> str | None:
     return uri
 
 
+def check_parts(experiment: Experiment) -> None:
+    """Every run reports on test parts and chooses a model on validation parts.
+
+    Raises:
+        ConfigurationError: one of them would be empty at every site.
+    """
+    for part, purpose in (("test", "report on"), ("validation", "choose the model by")):
+        if getattr(experiment.split, f"{part}_fraction") == 0:
+            raise ConfigurationError(
+                f"split.{part}_fraction is 0, which leaves no image to {purpose}; 0.2, for example"
+            )
+
+
 def check_models(experiment: Experiment, split: SplitFederation) -> None:
     """Holds the method's models against the federation: what does not fit is known at once.
 
     Raises:
         UserError: a model or its weights cannot be used.
     """
+    check_parts(experiment)
     lightweight = experiment.lightweight.build(
         num_structures=len(split.federation.structures),
         image_size=split.federation.image_size,
@@ -242,13 +256,16 @@ def _context(
         uses_foundation=experiment.method.uses_foundation,
         folders=(directory.root, experiment.store_dir),
     ) as engine:
+        foundation = experiment.foundation
+        if experiment.method.uses_foundation:  # else its weights need not be there
+            foundation = with_known_weights(foundation)
         # Made last: what the user or the cluster refuses leaves nothing behind.
         keep_configuration(experiment, directory)
         context = RunContext(
             seed=experiment.seed,
             split=split,
-            lightweight=experiment.lightweight,
-            foundation=experiment.foundation,
+            lightweight=with_known_weights(experiment.lightweight),
+            foundation=foundation,
             generator=experiment.generator,
             engine=engine,
             directory=directory,

@@ -9,20 +9,20 @@ import torch
 
 from dsfedmed_ray.accounting.communication import Ledger, read_transfers
 from dsfedmed_ray.accounting.inference import measure_inference_ms
-from dsfedmed_ray.errors import FoundationLostError
 from dsfedmed_ray.evaluation.evaluator import Predict, score, site_metrics
 from dsfedmed_ray.evaluation.pictures import draw_predictions, median_prediction
 from dsfedmed_ray.learning.aggregation import StateLayout
 from dsfedmed_ray.methods import fedavg, plan_network
+from dsfedmed_ray.methods.ask_foundation import ask_foundation
 from dsfedmed_ray.methods.dsfedmed import measure_synthesis, synthesize, tune_generators
 from dsfedmed_ray.methods.exchange import broadcast_transfers
 from dsfedmed_ray.methods.local_norms import NORMS_FILE, SiteStates, save_site_norms
 from dsfedmed_ray.methods.method import MAX_SCORED_SITES, MethodResult
-from dsfedmed_ray.methods.resumable import MAX_FOUNDATION_LOSSES
 from dsfedmed_ray.methods.run_context import RunContext
 from dsfedmed_ray.models.segmenter import Segmenter, State
 from dsfedmed_ray.records import SegmentationScores
 from dsfedmed_ray.run_directory import copy_atomically, read_json_lines, write_atomically
+from dsfedmed_ray.runtime.pending import FoundationHandle
 from dsfedmed_ray.summary import Scores
 
 BATCH_SIZE = 16
@@ -64,6 +64,7 @@ def final_summary(context: RunContext, result: MethodResult, method: str) -> Any
     summary = {
         "method": method,
         "data": context.split.federation.name,
+        "data_fingerprint": context.split.fingerprint(),
         "split": {"unseen_site": context.split.unseen_site},
         "seed": context.seed,
         "metrics": metrics,
@@ -137,25 +138,18 @@ def _predict(context: RunContext, model: Segmenter, state: State) -> Predict:
 
 
 def _foundation(context: RunContext, state: State) -> tuple[dict[str, dict[str, Scores]], float]:
-    """Scores and milliseconds an image; both start again when the model's process dies."""
-    server = context.foundation_server()
+    """Scores and milliseconds an image."""
 
-    def evaluate(sites: Sequence[str]) -> dict[str, SegmentationScores]:
-        scores: dict[str, SegmentationScores] = server.call("evaluate", sites, "test").result()
-        return scores
+    def ask(server: FoundationHandle) -> tuple[dict[str, dict[str, Scores]], float]:
+        def evaluate(sites: Sequence[str]) -> dict[str, SegmentationScores]:
+            scores: dict[str, SegmentationScores] = server.call("evaluate", sites, "test").result()
+            return scores
 
-    losses = 0
-    while True:
-        try:
-            server.call("load_trainable_state", state).result()
-            groups = _groups(context, evaluate)
-            return groups, server.call("inference_time").result().median_ms
-        except FoundationLostError:
-            losses += 1
-            if losses > MAX_FOUNDATION_LOSSES:
-                raise
-            context.progress.note("the foundation model's process died; it is scored again")
-            server.replace()
+        server.call("load_trainable_state", state).result()
+        groups = _groups(context, evaluate)
+        return groups, server.call("inference_time").result().median_ms
+
+    return ask_foundation(context, ask)
 
 
 def _groups(context: RunContext, evaluate: Evaluate) -> dict[str, dict[str, Scores]]:

@@ -75,12 +75,16 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yields the objects of a ``.jsonl`` file; none if the file does not exist."""
+    """Yields the objects of a ``.jsonl`` file; none if the file does not exist.
+
+    A last line without its end was being written when its process died, and is no line.
+    """
     if not path.exists():
         return
     with path.open(encoding="utf-8") as lines:
         for line in lines:
-            yield json.loads(line)
+            if line.endswith("\n"):
+                yield json.loads(line)
 
 
 @dataclass(frozen=True)

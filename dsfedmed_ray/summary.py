@@ -91,6 +91,7 @@ class Summary(TypedDict):
 
     ``inference_ms`` is by model; ``wall_seconds`` by stage and ``total``; ``versions`` by package.
     ``baselines`` are other methods' scores by name, such as those of a stage before.
+    ``data_fingerprint`` identifies images, masks and their division; ``compare`` pairs by it.
     ``simulated_seconds`` by stage are there where ``runtime.availability`` has a clock: it counts
     the rounds of ``train_federated`` and, as ``tune_generators``, the slowest ControlNet upload.
     """
@@ -104,6 +105,7 @@ class Summary(TypedDict):
     inference_ms: dict[str, float]
     wall_seconds: dict[str, float]
     versions: dict[str, str]
+    data_fingerprint: NotRequired[str]
     generator: NotRequired[GeneratorQuality | None]
     baselines: NotRequired[dict[str, Baseline]]
     simulated_seconds: NotRequired[dict[str, float]]

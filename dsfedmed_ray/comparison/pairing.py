@@ -24,11 +24,13 @@ class Setting:
         data: the data set.
         unseen_site: the site left out; empty if none is.
         seed: of the run.
+        fingerprint: of the images, masks and their division; empty in summaries of old versions.
     """
 
     data: str
     unseen_site: str
     seed: int
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,4 +173,5 @@ def _setting(summary: Summary) -> Setting:
         data=summary["data"],
         unseen_site=summary["split"]["unseen_site"] or "",
         seed=summary["seed"],
+        fingerprint=summary.get("data_fingerprint", ""),
     )

@@ -1,8 +1,8 @@
 """BrainSites: simulated scanners over a population-average brain, made on demand.
 
 A site is a scanner, a subject a smooth random deformation of the template, a sample an axial slice
-with the mask of one structure. Each is a pure function of its name, so nothing is stored and any
-number of sites costs the same; docs/brain_sites.md says what this is and what it is not.
+with a mask channel for each structure. Each is a pure function of its name, so nothing is stored
+and any number of sites costs the same; docs/brain_sites.md says what this is and what it is not.
 """
 
 from collections import Counter

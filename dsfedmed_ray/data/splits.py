@@ -173,8 +173,8 @@ class SplitFederation:
         if len(groups) < len(wanted):
             raise DataError(
                 f"site {site!r} of {self.federation.name} has {len(groups)} groups of images to "
-                f"divide, {' + '.join(wanted)} need at least {len(wanted)}; add images or set "
-                "split.validation_fraction or split.test_fraction to 0"
+                f"divide, {' + '.join(wanted)} need at least {len(wanted)}; add images, or leave "
+                "the site out"
             )
         order = numpy_generator(self.split.seed, "split", site).permutation(len(groups))
         in_order = [list(groups.values())[position] for position in order]

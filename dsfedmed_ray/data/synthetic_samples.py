@@ -105,3 +105,10 @@ def read_synthetic(folder: Path) -> list[SyntheticSample]:
             )
         samples.extend(from_table(table))
     return sorted(samples, key=lambda sample: sample.sample_id)
+
+
+def in_own_style(client: str, samples: Sequence[SyntheticSample]) -> list[SyntheticSample]:
+    """A client's samples that are meant to look like its images; shifted styles are not."""
+    return [
+        sample for sample in samples if (sample.client, sample.style_origin) == (client, "client")
+    ]

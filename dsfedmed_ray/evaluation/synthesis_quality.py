@@ -24,11 +24,13 @@ Fit = Callable[[Sequence[Sample]], Predict]
 """Trains a small segmenter from scratch, always with the same seed and steps."""
 
 Features = Callable[[Float[Tensor, "batch 3 size size"]], Float[Tensor, "batch features"]]
-"""Features of images in [0, 1], for example a foundation model's embedding, averaged."""
+"""Features of images in [0, 1], a foundation model's."""
 
 SMALLEST_DICE = 0.01
 """Denominator of ratios at least, so that a site where even real training fails stays finite."""
 NUM_SUBSETS = 20
+MOST_COMPARED = 32
+"""Images of a set whose features are computed, which takes a foundation model's encoder."""
 BATCH = 16
 
 
@@ -42,17 +44,17 @@ class ClientQuality:
         floor_dice: the same, trained on the painting floor; None if it was not measured.
         mask_agreement: Dice between the masks that images were drawn from and what the
             real-trained segmenter sees in them.
-        kid: unbiased kernel distance of features of real and synthetic images; None without
-            features. It may be slightly negative.
         memorisation: the audit.
+        kid: unbiased kernel distance of features of real and synthetic images; None where it was
+            not measured or there are too few images. It may be slightly negative.
     """
 
     real_dice: float
     synthetic_dice: float
     floor_dice: float | None
     mask_agreement: float
-    kid: float | None
     memorisation: MemorisationAudit
+    kid: float | None = None
 
     @property
     def tstr_ratio(self) -> float:
@@ -74,7 +76,6 @@ def measure_client(
     synthetic: Sequence[Sample],
     fit: Fit,
     painted: Sequence[Sample] = (),
-    features: Features | None = None,
     seed: int = 0,
 ) -> ClientQuality:
     """Measures one client; takes one fit more if ``painted`` is given.
@@ -85,7 +86,6 @@ def measure_client(
         synthetic: its synthetic set.
         fit: trains a segmenter.
         painted: the painting floor's set, from the same masks and styles.
-        features: for the kernel distance.
         seed: of subsets.
 
     Raises:
@@ -108,7 +108,6 @@ def measure_client(
         synthetic_dice=_dice(on_synthetic, validation),
         floor_dice=floor_dice,
         mask_agreement=_dice(on_real, synthetic),
-        kid=None if features is None else kernel_distance(features, train, synthetic, seed=seed),
         memorisation=audit_memorisation(train, validation, synthetic),
     )
 
@@ -128,12 +127,13 @@ def kernel_distance(
 ) -> float | None:
     """Kernel inception distance with any features (Binkowski et al. 2018), unbiased.
 
-    A mean over random subsets of equal size; None where a set has fewer than four images. A
-    Frechet distance would be singular on so few images.
+    A mean over random subsets of equal size, of at most :data:`MOST_COMPARED` images of each set;
+    None where one has fewer than four. A Frechet distance would be singular on so few images.
     """
-    size = min(len(real), len(synthetic))
+    size = min(len(real), len(synthetic), MOST_COMPARED)
     if size < 4:
         return None
+    real, synthetic = subset(real, MOST_COMPARED, seed), subset(synthetic, MOST_COMPARED, seed)
     from torchmetrics.image.kid import poly_mmd
 
     first, second = _features(features, real), _features(features, synthetic)

@@ -2,7 +2,7 @@
 
 Each model's gradient needs only the *other* model's logits, as constants. So the two may live in
 different processes and exchange logits, nothing else: a :class:`Learner` is one side of that
-exchange, and :func:`distill_batch` is the exchange.
+exchange.
 """
 
 from dataclasses import dataclass
@@ -76,7 +76,15 @@ class Distillation:
     placement: Literal["server", "clients"] = "server"
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "temperature", "positive_weight", "gradient_clip"):
+        for name in (
+            "epochs",
+            "batch_size",
+            "temperature",
+            "lightweight_learning_rate",
+            "foundation_learning_rate",
+            "positive_weight",
+            "gradient_clip",
+        ):
             if not getattr(self, name) > 0:
                 raise ConfigurationError(
                     f"method.distillation.{name} is {getattr(self, name)}; it must be positive"
@@ -86,6 +94,7 @@ class Distillation:
                 f"method.distillation.final_rate is {self.final_rate}; allowed: above 0 up to 1 "
                 "(1 keeps the learning rates)"
             )
+        check_patience("method.distillation.patience", self.patience)
         check_tolerance("method.distillation.tolerance", self.tolerance)
         if not 0 <= self.federated_share < 1:
             raise ConfigurationError(
@@ -110,6 +119,16 @@ class Distillation:
     def rate_factor(self, epoch: int) -> float:
         """What both learning rates are multiplied by in an epoch, from 1 to ``final_rate``."""
         return 1 - (1 - self.final_rate) * epoch / max(1, self.epochs - 1)
+
+
+def check_patience(key: str, patience: int | None) -> None:
+    """Checks after how many units without a better score training stops.
+
+    Raises:
+        ConfigurationError: it would not do any.
+    """
+    if patience is not None and patience < 1:
+        raise ConfigurationError(f"{key} is {patience}; at least 1, or null to do all")
 
 
 def check_tolerance(key: str, tolerance: float) -> None:

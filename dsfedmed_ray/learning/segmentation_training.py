@@ -17,6 +17,8 @@ from dsfedmed_ray.learning.lean_optimizer import lean_optimizer, take_step
 from dsfedmed_ray.learning.losses import segmentation_loss
 from dsfedmed_ray.records import Sample
 
+_KEY = "method.federated.local.training"
+
 OptimizerName = Literal["adam", "adamw", "sgd"]
 
 
@@ -48,19 +50,19 @@ class SegmentationTraining:
     def __post_init__(self) -> None:
         if self.optimizer not in ("adam", "adamw", "sgd"):
             raise ConfigurationError(
-                f"method.federated.local.training.optimizer is {self.optimizer!r}; "
-                "allowed: adam, adamw, sgd"
+                f"{_KEY}.optimizer is {self.optimizer!r}; allowed: adam, adamw, sgd"
             )
         for name in ("epochs", "batch_size", "learning_rate", "positive_weight"):
             if not getattr(self, name) > 0:
                 raise ConfigurationError(
-                    f"method.federated.local.training.{name} is {getattr(self, name)}; "
-                    "it must be positive"
+                    f"{_KEY}.{name} is {getattr(self, name)}; it must be positive"
                 )
-        if self.steps is not None and self.steps < 1:
+        if self.weight_decay < 0:
             raise ConfigurationError(
-                f"method.federated.local.training.steps is {self.steps}; at least 1, or null"
+                f"{_KEY}.weight_decay is {self.weight_decay}; it cannot be negative"
             )
+        if self.steps is not None and self.steps < 1:
+            raise ConfigurationError(f"{_KEY}.steps is {self.steps}; at least 1, or null")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from dsfedmed_ray.data.splits import SplitFederation
 from dsfedmed_ray.errors import ConfigurationError
 from dsfedmed_ray.evaluation.evaluator import score
+from dsfedmed_ray.learning.mutual_distillation import check_patience, check_tolerance
 from dsfedmed_ray.learning.segmentation_training import (
     Pairs,
     SegmentationTraining,
@@ -36,15 +37,20 @@ class CentralizedTraining:
         epochs: the most passes over all seen pairs.
         training: loss and optimiser; its ``epochs`` is ignored, each unit is one pass.
         patience: epochs without a better seen validation before training stops; None runs all.
+        tolerance: the result is the latest epoch whose validation Dice is at most this far below
+            the best, in [0, 1); 0 takes the best.
     """
 
     epochs: int = 40
     training: SegmentationTraining = field(default_factory=SegmentationTraining)
     patience: int | None = None
+    tolerance: float = 0.0
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
             raise ConfigurationError(f"method.centralized.epochs is {self.epochs}; at least 1")
+        check_patience("method.centralized.patience", self.patience)
+        check_tolerance("method.centralized.tolerance", self.tolerance)
         if self.training.epochs != 1 or self.training.steps is not None:
             raise ConfigurationError(
                 "method.centralized.training must have epochs 1 and steps null: a unit is one pass"
@@ -74,11 +80,12 @@ class CentralizedEpochs:
         """See :class:`~dsfedmed_ray.methods.resumable.ResumableWork`."""
         self._model = self._context.build(self._context.lightweight).to(self._device)
         self._optimizer = make_optimizer(self._model, self._schedule.training)
-        self._best, self._last = BestState(), -1
+        self._best, self._last = BestState(self._schedule.tolerance), -1
         if content is not None:
             self._model.load_trainable_state(content["model"])
             self._optimizer.load_state_dict(content["optimizer"])
-            self._best, self._last = BestState.restored(content["best"]), content["epoch"]
+            self._best = BestState.restored(content["best"], self._schedule.tolerance)
+            self._last = content["epoch"]
 
     def advance(self, unit: int) -> UnitResult:
         """One pass, and a validation on every seen site."""

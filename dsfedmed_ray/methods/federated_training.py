@@ -51,6 +51,11 @@ class FederatedTraining:
             raise ConfigurationError(
                 f"method.federated.validate_every is {self.validate_every}; 0 (never) or more"
             )
+        if self.max_validation_clients < 1:
+            raise ConfigurationError(
+                f"method.federated.max_validation_clients is {self.max_validation_clients}; "
+                "at least 1"
+            )
         if self.patience is not None and (self.patience < 1 or self.validate_every == 0):
             raise ConfigurationError(
                 f"method.federated.patience is {self.patience}; at least 1 with validate_every "

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 
 from dsfedmed_ray.data.splits import SplitFederation
+from dsfedmed_ray.errors import RunDirectoryError
 from dsfedmed_ray.learning.wire import WireDtype
 from dsfedmed_ray.methods.resumable import StopRequest, UnitLoop
 from dsfedmed_ray.models.precision import Precision
 from dsfedmed_ray.models.segmenter import Segmenter, SegmenterConfig
 from dsfedmed_ray.progress import Progress
-from dsfedmed_ray.run_directory import RunDirectory
+from dsfedmed_ray.run_directory import RunDirectory, write_atomically
 from dsfedmed_ray.runtime.availability import Availability
 from dsfedmed_ray.runtime.checkpoints import CheckpointFolder
 from dsfedmed_ray.runtime.client import HospitalBuilder
@@ -25,6 +26,9 @@ from dsfedmed_ray.runtime.journal import Journal
 from dsfedmed_ray.runtime.local_training import LocalTraining
 from dsfedmed_ray.runtime.pending import FoundationHandle
 from dsfedmed_ray.runtime.stage_store import StageStore, stage_key
+
+KEY_FILE = "key.txt"
+"""Beside a stage's checkpoints: the key of the stage that they are of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,10 +219,21 @@ class RunContext:
         with self.store.alone(key, waiting):
             if self.store.find(key) is not None:
                 return False
+            self._claim_checkpoints(name, key)
             with self.store.publishing(key) as temporary:
                 run(temporary)
                 self.journal.save_stage(name, temporary)
         return True
+
+    def _claim_checkpoints(self, name: str, key: str) -> None:
+        """Checkpoints of other code, data or arithmetic are no beginning of this stage."""
+        mark = self.directory.checkpoints / name / KEY_FILE
+        if mark.exists() and mark.read_text(encoding="utf-8") != key:
+            raise RunDirectoryError(
+                f"the checkpoints in {mark.parent} were made with other code, data or torch than "
+                "this run has now; go on with those, or start anew with another run.dir"
+            )
+        write_atomically(mark, lambda path: _write_text(path, key))
 
     def unit_loop(self, stage: str) -> UnitLoop:
         """The resumable loop of a stage."""
@@ -248,3 +263,7 @@ class RunContext:
     def all_clients(self) -> range:
         """The ids of all clients."""
         return range(self.split.num_clients)
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

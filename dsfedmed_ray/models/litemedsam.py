@@ -53,7 +53,7 @@ class LiteMedSAMConfig:
     def __post_init__(self) -> None:
         if self.weights == "package" and self.sha256 != SHA256:
             raise ConfigurationError(
-                "litemedsam.sha256 differs from the package's; give litemedsam.weights a path too"
+                "foundation.sha256 differs from the package's; give foundation.weights a path too"
             )
 
     def build(self, *, num_structures: int, image_size: int, seed: int) -> SamSegmenter:

@@ -162,7 +162,7 @@ class NnUNetConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.base_channels <= self.max_channels:
             raise ConfigurationError(
-                f"nnunet.base_channels is {self.base_channels}; "
+                f"lightweight.base_channels is {self.base_channels}; "
                 f"it must be in 1 to max_channels = {self.max_channels}"
             )
 

@@ -63,7 +63,7 @@ class SamConfig:
     def __post_init__(self) -> None:
         if self.architecture not in get_args(Architecture):
             raise ConfigurationError(
-                f"sam.architecture is {self.architecture!r}; "
+                f"foundation.architecture is {self.architecture!r}; "
                 f"allowed: {', '.join(get_args(Architecture))}"
             )
         if self.input_size < PATCH_SIZE or self.input_size % PATCH_SIZE:

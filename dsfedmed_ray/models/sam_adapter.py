@@ -43,7 +43,7 @@ class SamAdapterConfig:
     def __post_init__(self) -> None:
         if not 0 < self.bottleneck_ratio <= 1:
             raise ConfigurationError(
-                f"sam_adapter.bottleneck_ratio is {self.bottleneck_ratio}; it must be in (0, 1]"
+                f"foundation.bottleneck_ratio is {self.bottleneck_ratio}; it must be in (0, 1]"
             )
         self._sam()
 
@@ -123,7 +123,7 @@ def insert_adapters(
     blocks: Any = model.image_encoder.blocks
     if not 0 <= first_adapted_block < len(blocks):
         raise ConfigurationError(
-            f"sam_adapter.first_adapted_block is {first_adapted_block}; "
+            f"foundation.first_adapted_block is {first_adapted_block}; "
             f"this encoder has blocks 0 to {len(blocks) - 1}"
         )
     for block in blocks[first_adapted_block:]:

@@ -134,6 +134,15 @@ class SamSegmenter(FoundationSegmenter):
         with torch.no_grad():
             return self._encoder.run_stages(self._scaled(images), 0, self.first_trainable_stage)
 
+    def features(
+        self, images: Float[Tensor, "batch 3 size size"]
+    ) -> Float[Tensor, "batch channels"]:
+        """The encoder's output, mean over positions, without gradients."""
+        encoder = self._encoder
+        with torch.no_grad():
+            seen = encoder.run_stages(self._scaled(images), 0, encoder.num_stages)
+        return seen.float().mean(dim=(2, 3))
+
     def decode(
         self, embeddings: Float[Tensor, "batch ..."]
     ) -> Float[Tensor, "batch structures size size"]:

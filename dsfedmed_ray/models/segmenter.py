@@ -94,6 +94,12 @@ class FoundationSegmenter(Segmenter):
         """The trainable part, from embeddings to logits at the images' size."""
 
     @abstractmethod
+    def features(
+        self, images: Float[Tensor, "batch 3 size size"]
+    ) -> Float[Tensor, "batch channels"]:
+        """What the whole encoder sees in each image, mean over positions, without gradients."""
+
+    @abstractmethod
     def shift_logits(self, shift: Float[Tensor, " structures"]) -> None:
         """Adds a constant to each structure's logits from now on; a part of what travels."""
 

@@ -40,18 +40,18 @@ class UNetConfig:
         object.__setattr__(self, "channels", tuple(self.channels))
         if len(self.channels) < 2 or min(self.channels) < 1:
             raise ConfigurationError(
-                f"unet.channels is {self.channels}; give at least two positive numbers"
+                f"lightweight.channels is {self.channels}; give at least two positive numbers"
             )
         if self.num_res_units < 0:
             raise ConfigurationError(
-                f"unet.num_res_units is {self.num_res_units}; 0 or more are allowed"
+                f"lightweight.num_res_units is {self.num_res_units}; 0 or more are allowed"
             )
         if not 0.0 < self.foreground_prior < 1.0:
             raise ConfigurationError(
-                f"unet.foreground_prior is {self.foreground_prior}; allowed: between 0 and 1"
+                f"lightweight.foreground_prior is {self.foreground_prior}; allowed: between 0 and 1"
             )
         if self.norm not in ("instance", "batch"):
-            raise ConfigurationError(f"unet.norm is {self.norm!r}; allowed: instance, batch")
+            raise ConfigurationError(f"lightweight.norm is {self.norm!r}; allowed: instance, batch")
 
     def build(self, *, num_structures: int, image_size: int, seed: int) -> "UNetSegmenter":
         """Builds the network with weights drawn from ``seed``.
@@ -63,7 +63,7 @@ class UNetConfig:
         if image_size < 1 or image_size % 2**num_halvings:
             raise ConfigurationError(
                 f"image_size {image_size} does not fit a U-Net of {len(self.channels)} levels; "
-                f"use a multiple of {2**num_halvings} or fewer unet.channels"
+                f"use a multiple of {2**num_halvings} or fewer lightweight.channels"
             )
         unet = monai_module("monai.networks.nets.unet")
         with named_torch_stream(seed, "initialise", "unet"):

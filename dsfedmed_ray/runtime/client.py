@@ -15,7 +15,7 @@ from dsfedmed_ray.accounting.communication import payload_bytes
 from dsfedmed_ray.data.cache import BoundedCache
 from dsfedmed_ray.data.federation import Part
 from dsfedmed_ray.data.splits import SplitFederation
-from dsfedmed_ray.data.synthetic_samples import read_synthetic
+from dsfedmed_ray.data.synthetic_samples import in_own_style, read_synthetic
 from dsfedmed_ray.evaluation.evaluator import Predict, score
 from dsfedmed_ray.evaluation.synthesis_quality import ClientQuality, measure_client
 from dsfedmed_ray.learning.aggregation import FlatState
@@ -31,7 +31,7 @@ from dsfedmed_ray.learning.wire import WireDtype, from_wire, to_wire
 from dsfedmed_ray.models.generator import Generator
 from dsfedmed_ray.models.nnunet import fingerprint_of
 from dsfedmed_ray.models.segmenter import SegmenterConfig
-from dsfedmed_ray.records import Sample, SyntheticSample
+from dsfedmed_ray.records import Sample
 from dsfedmed_ray.runtime.client_program import FitOrder, FitResult
 from dsfedmed_ray.runtime.client_state import ClientFiles
 from dsfedmed_ray.runtime.devices import role_device
@@ -201,10 +201,8 @@ class Hospital:
         return measure_client(
             train=self._settings.split.samples(name, "train"),
             validation=self._settings.split.samples(name, "validation"),
-            synthetic=_in_own_style(name, read_synthetic(synthetic)),
-            painted=_in_own_style(
-                name, [s for job in own for s in paint_job(self._generator, job)]
-            ),
+            synthetic=in_own_style(name, read_synthetic(synthetic)),
+            painted=in_own_style(name, [s for job in own for s in paint_job(self._generator, job)]),
             fit=lambda samples: self._fitted(samples, fit_steps),
             seed=self._settings.seed,
         )
@@ -291,9 +289,3 @@ class Hospital:
         kept = self._resident.kept.read()
         content = {"values": torch.tensor(kept.values), "counters": torch.tensor(kept.counters)}
         self._kept_files.save(client_id, round_index, content)
-
-
-def _in_own_style(name: str, samples: Sequence[SyntheticSample]) -> list[SyntheticSample]:
-    return [
-        sample for sample in samples if (sample.client, sample.style_origin) == (name, "client")
-    ]

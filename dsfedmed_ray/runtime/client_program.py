@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from dsfedmed_ray.learning.aggregation import FixedPointSum, FlatState
 from dsfedmed_ray.runtime.served_share import ServedDistillation
@@ -91,7 +91,3 @@ class ProgramBuilder(Protocol):
     def __call__(self) -> ClientProgram:
         """The program."""
         ...
-
-
-Result = Any
-"""What a program's other methods return: plain arrays, bytes and numbers."""

@@ -52,12 +52,14 @@ def resolve_gpu_fractions(
     num_clients: int,
     num_cluster_gpus: float,
     num_foundation_workers: int = 1,
+    *,
+    uses_foundation: bool = True,
 ) -> tuple[Demand, Demand]:
     """Replaces ``auto`` by numbers.
 
-    On one GPU the foundation actor takes half and the clients share the other half. On more, the
-    foundation actor has a GPU of its own, as has each worker of a shared adaptation; the clients
-    share the rest.
+    Without a foundation model the clients share all GPUs. With one, on one GPU its actor takes
+    half and the clients share the other half. On more, it has a GPU of its own, as has each worker
+    of a shared adaptation; the clients share the rest.
 
     Raises:
         ResourceError: workers of a shared adaptation would not have a whole GPU each, or nothing
@@ -67,6 +69,9 @@ def resolve_gpu_fractions(
         _check_whole_gpus(foundation, client, num_cluster_gpus, num_foundation_workers)
     if num_cluster_gpus <= 0:
         share_foundation = share_client = 0.0
+    elif not uses_foundation:
+        share_foundation = 0.0
+        share_client = min(1.0, _rounded_down(num_cluster_gpus / num_clients))
     elif num_cluster_gpus <= 1:
         share_foundation = 0.5 * num_cluster_gpus
         share_client = _rounded_down(0.5 * num_cluster_gpus / num_clients)

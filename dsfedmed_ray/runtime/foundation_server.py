@@ -18,8 +18,9 @@ from torch import Tensor
 from dsfedmed_ray.accounting.inference import InferenceTime, measure_inference_ms
 from dsfedmed_ray.data.federation import Part
 from dsfedmed_ray.data.splits import SplitFederation
-from dsfedmed_ray.data.synthetic_samples import read_synthetic
+from dsfedmed_ray.data.synthetic_samples import in_own_style, read_synthetic
 from dsfedmed_ray.evaluation.evaluator import score
+from dsfedmed_ray.evaluation.synthesis_quality import kernel_distance
 from dsfedmed_ray.learning.foundation_adaptation import (
     WHOLE_BATCH,
     Adaptation,
@@ -208,6 +209,29 @@ class FoundationServer:
                     batch_size=self._settings.score_batch_size,
                 )
                 for site in sites
+            }
+
+    def kernel_distances(
+        self, synthetic_folder: Path, clients: Sequence[str]
+    ) -> dict[str, float | None]:
+        """KID of each client's training images and synthetic ones in its own style.
+
+        In the features of the model as it is now. Instrumentation, as :meth:`evaluate`.
+        """
+        self._model.eval()
+        synthetic = read_synthetic(synthetic_folder)
+        features: Callable[[Tensor], Tensor] = lambda images: self._model.features(  # noqa: E731
+            images.to(self._device)
+        )
+        with self._computing():
+            return {
+                client: kernel_distance(
+                    features,
+                    self._settings.split.samples(client, "train"),
+                    in_own_style(client, synthetic),
+                    seed=self._settings.seed,
+                )
+                for client in clients
             }
 
     def inference_time(self) -> InferenceTime:

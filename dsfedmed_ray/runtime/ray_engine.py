@@ -167,6 +167,7 @@ class RayEngine:
             self._num_workers,
             num_gpus,
             config.foundation_workers,
+            uses_foundation=uses_foundation,
         )
         self._client_demands = [client] * self._num_workers
         self._generator_demands = resolve_generators(

@@ -28,7 +28,17 @@ POLL_SECONDS = 0.2
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
-_CODE_THAT_DECIDES = ("seeding.py", "data", "models", "learning", "runtime", "methods")
+_CODE_THAT_DECIDES = (
+    "seeding.py",
+    "records.py",
+    "data",
+    "models",
+    "learning",
+    "evaluation",
+    "accounting",
+    "runtime",
+    "methods",
+)
 
 
 def described(value: Any) -> Any:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import torch
 
 from dsfedmed_ray.data.synthetic_samples import to_table, write_synthetic
-from dsfedmed_ray.errors import DSFedMedError, WorkerLostError
+from dsfedmed_ray.errors import DSFedMedError, InterruptedRunError, WorkerLostError
 from dsfedmed_ray.learning.generator_upload import GeneratorUpload
 from dsfedmed_ray.learning.image_generation import GenerationJob, run_job
 from dsfedmed_ray.runtime.demand import Demand
@@ -189,4 +189,5 @@ def _counting_files(folder: Path, on_job: Callable[[int], None]) -> Iterator[Non
     finally:
         stop.set()
         watcher.join()
-    report()
+    with suppress(InterruptedRunError):  # the set is whole; the next stage heeds the signal
+        report()

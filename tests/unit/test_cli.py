@@ -232,7 +232,8 @@ def test_one_site(tmp_path: Path, refused: Callable[..., str]) -> None:
 
 def test_size_that_the_model_does_not_take(refused: Callable[..., str]) -> None:
     assert refused("run", *TINY, "data.image_size=65") == (
-        "image_size 65 does not fit a U-Net of 2 levels; use a multiple of 2 or fewer unet.channels"
+        "image_size 65 does not fit a U-Net of 2 levels; "
+        "use a multiple of 2 or fewer lightweight.channels"
     )
 
 

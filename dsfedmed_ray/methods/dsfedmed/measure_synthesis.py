@@ -5,7 +5,7 @@ Instruments of the simulator: nothing measured here travels, enters the ledger o
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from dsfedmed_ray.data.synthetic_samples import read_synthetic
 from dsfedmed_ray.errors import ConfigurationError
 from dsfedmed_ray.evaluation.synthesis_quality import ClientQuality, summarise_quality
 from dsfedmed_ray.evaluation.synthetic_figure import ClientImages, draw_synthetic
+from dsfedmed_ray.methods.ask_foundation import ask_foundation
 from dsfedmed_ray.methods.dsfedmed.generation_plan import planned_jobs
 from dsfedmed_ray.methods.run_context import RunContext
 from dsfedmed_ray.records import ProgressRecord, SyntheticSample
@@ -95,7 +96,11 @@ def measure_synthesis(
             )
             context.journal.progress(record)
             context.progress.advance(record)
-    in_order = {name: measured[name] for name in sorted(measured)}
+    names = sorted(measured)
+    distances = ask_foundation(
+        context, lambda server: server.call("kernel_distances", synthetic, names).result()
+    )
+    in_order = {name: replace(measured[name], kid=distances[name]) for name in names}
     write_json(folder / QUALITY_FILE, summarise_quality(in_order))
     _draw(context, list(in_order)[:MAX_PICTURED_CLIENTS], synthetic, folder / PICTURE_FILE)
 

@@ -131,7 +131,7 @@ class DSFedMed:
     def _measure_synthesis(
         self, context: RunContext, uploads: StageOutput, synthetic: StageOutput
     ) -> dict[str, Any] | None:
-        if self.checks.fit_steps == 0:
+        if self.checks.fit_steps == 0 or not context.with_rows:
             return None
         measured = context.stage(
             measure_synthesis.STAGE,
@@ -139,6 +139,7 @@ class DSFedMed:
                 "checks": self.checks,
                 "model": context.lightweight,
                 "training": self.federated.local.training,
+                "foundation": context.foundation,
             },
             inputs=[uploads, synthetic],
             run=lambda folder: measure_synthesis.measure_synthesis(

@@ -36,7 +36,7 @@ def needs_scores(selection: Selection, epoch: int) -> bool:
 
     Nothing is scored where everything is kept, or where the rule works inside each batch.
     """
-    if selection.rule == "authors_batch" or (selection.rule == "topk" and selection.ratio == 1.0):
+    if selection.rule == "authors_batch" or selection.ratio == 1.0:
         return False
     return epoch % selection.every_epochs == 0
 

@@ -70,7 +70,7 @@ class ServedTargets:
         self._selection = selection
         self._model: Segmenter = learner.model  # type: ignore[assignment]
         self._layout = layout_of(self._model)
-        self._targets = context.directory.checkpoints / STAGE / "targets.npy"
+        self._targets = (context.directory.checkpoints / STAGE / "targets.npy").absolute()
         logits = foundation.call("pool_logits").result().numpy().astype(np.float16)
         write_atomically(self._targets, lambda path: _save(path, logits))
         samples = read_synthetic(synthetic)

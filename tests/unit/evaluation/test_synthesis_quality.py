@@ -103,7 +103,6 @@ def quality(synthetic_dice: float, *, flag: bool = False) -> ClientQuality:
         synthetic_dice=synthetic_dice,
         floor_dice=None,
         mask_agreement=0.9,
-        kid=None,
         memorisation=MemorisationAudit(ratio=0.5 if flag else 1.0, copy_share=0.0, flag=flag),
     )
 
@@ -124,7 +123,6 @@ def test_hopeless_site_stays_finite() -> None:
         synthetic_dice=0.005,
         floor_dice=0.0,
         mask_agreement=0.0,
-        kid=None,
         memorisation=MemorisationAudit(ratio=1.0, copy_share=0.0, flag=False),
     )
     assert hopeless.tstr_ratio == pytest.approx(0.5)

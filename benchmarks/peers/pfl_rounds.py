@@ -96,8 +96,9 @@ def main() -> None:
     )
     if get_framework_module().distributed.global_rank == 0:
         print_rounds(clock.stamps)
-    if torch.distributed.is_initialized():  # else its threads may abort the process at exit
-        torch.distributed.destroy_process_group()
+    # At a usual exit a thread of pfl's or torch's sometimes aborts the process.
+    sys.stdout.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__" and not relaunched():

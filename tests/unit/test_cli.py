@@ -230,6 +230,15 @@ def test_one_site(tmp_path: Path, refused: Callable[..., str]) -> None:
     assert refused(*on(root)) == ("set has 1 site (a), a federation needs at least two; add a site")
 
 
+@pytest.mark.parametrize(
+    ("part", "purpose"), [("test", "report on"), ("validation", "choose the model by")]
+)
+def test_a_part_that_every_run_needs(refused: Callable[..., str], part: str, purpose: str) -> None:
+    assert refused("run", *TINY, f"split.{part}_fraction=0") == (
+        f"split.{part}_fraction is 0, which leaves no image to {purpose}; 0.2, for example"
+    )
+
+
 def test_size_that_the_model_does_not_take(refused: Callable[..., str]) -> None:
     assert refused("run", *TINY, "data.image_size=65") == (
         "image_size 65 does not fit a U-Net of 2 levels; "

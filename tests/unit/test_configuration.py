@@ -90,6 +90,8 @@ def test_numbers_of_the_toy_size() -> None:
         (["speed=1"], r"^speed is not a key; the configuration has: data, foundation, .*, store$"),
         (["method.speed.x=1"], r"^method\.speed\.x is not a key; method has: adaptation, .*"),
         (["method=fedavg", "method.selection.ratio=1"], r"method has: federated, name$"),
+        (["lightweight=nnunet", "lightweight.norm=batch"], r"; lightweight has: base_channels, "),
+        (["seed.x=1"], r"^seed\.x is not a key; seed has: $"),
         (["data=3"], r"^data=3: .*string"),
     ],
 )
@@ -129,6 +131,17 @@ def test_what_does_not_compose_is_named(overrides: list[str], message: str) -> N
         ),
         (["method=fedavg", "foundation.num_workers=0"], r"^foundation\.num_workers is 0; at least"),
         (["method.federated.rounds=0"], r"method\.federated\.rounds is 0; at least 1"),
+        (["method.federated.max_validation_clients=0"], r"max_validation_clients is 0; at least 1"),
+        (["method.distillation.patience=0"], r"distillation\.patience is 0; at least 1, or null"),
+        (
+            ["method.distillation.lightweight_learning_rate=-1"],
+            r"rate is -1.*must be positive",
+        ),
+        (
+            ["method=centralized", "method.centralized.patience=0"],
+            r"ized\.patience is 0; at",
+        ),
+        (["method=centralized", "method.centralized.tolerance=1"], r"tolerance is 1.*allowed: 0"),
         (["+method.federated.speed=1"], r"method\.federated\.speed is not a key; .* has: rounds, "),
         (["run.dir=${nothing}"], "nothing"),
         (["store.remote=3"], r"^store\.remote is 3; expected a text or null$"),

@@ -6,7 +6,7 @@ import pytest
 
 from dsfedmed_ray.cli import main
 from dsfedmed_ray.errors import RunDirectoryError
-from dsfedmed_ray.run_directory import copy_atomically, write_json
+from dsfedmed_ray.run_directory import copy_atomically, read_json_lines, write_json
 
 
 @pytest.fixture
@@ -47,3 +47,10 @@ def test_a_write_that_fails_leaves_the_old_content(tmp_path: Path) -> None:
         copy_atomically(tmp_path / "nowhere", path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_line_that_was_being_written_is_no_line(tmp_path: Path) -> None:
+    """The process died after 7 of its bytes."""
+    path = tmp_path / "rounds.jsonl"
+    path.write_text('{"index": 0}\n{"index')
+    assert list(read_json_lines(path)) == [{"index": 0}]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dsfedmed_ray.errors import InterruptedRunError
+from dsfedmed_ray.errors import InterruptedRunError, RunDirectoryError
 from dsfedmed_ray.methods.resumable import StopRequest
 from dsfedmed_ray.progress import SilentProgress
 from dsfedmed_ray.records import ProgressRecord
@@ -61,6 +61,20 @@ def test_a_run_may_go_on_elsewhere(
     stopped(train, tmp_path, SERIAL, 0)
     stopped(train, tmp_path, RuntimeConfig(clients="pool", num_workers=2), 1)
     assert train(tmp_path, SERIAL) == undisturbed
+
+
+@pytest.mark.parametrize("variant", ["plain"], indirect=True)
+def test_checkpoints_of_other_code_are_no_beginning(
+    train: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Else what is made of both would be published under the key of one."""
+    stopped(train, tmp_path, SERIAL, 0)
+    folder = tmp_path / "run" / "checkpoints" / "train_federated"
+    (folder / "key.txt").write_text("train_federated-0123456789abcdef")
+    with pytest.raises(
+        RunDirectoryError, match=f"the checkpoints in {folder} were made with other code, data or"
+    ):
+        train(tmp_path, SERIAL)
 
 
 class PowerCutError(Exception):

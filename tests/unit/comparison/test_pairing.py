@@ -52,6 +52,20 @@ def test_differences_by_hand(make_run: Make) -> None:
     assert found == {setting(0): pytest.approx(5), setting(1): pytest.approx(1)}
 
 
+def test_other_images_of_the_same_name_are_no_pair(make_run: Make) -> None:
+    """Two folders may both be called brain_sites, or one may have been divided in two ways."""
+    folders = [
+        make_run("d0", "dsfedmed", 0.75, 0, baselines=False),
+        make_run("f0", "fedavg", 0.70, 0, baselines=False),
+    ]
+    for folder, fingerprint in zip(folders, ("0a", "0b"), strict=True):
+        summary = json.loads((folder / "summary.json").read_text())
+        content = {**summary, "data_fingerprint": fingerprint}
+        (folder / "summary.json").write_text(json.dumps(content))
+    results = read_results(folders)
+    assert differences(results["dsfedmed"], results["fedavg"]) == {}
+
+
 def test_a_runs_baselines_are_methods_too(make_run: Make) -> None:
     """The example's FedAvg baseline has 0.71 on the unseen site."""
     results = read_results([make_run("d0", "dsfedmed", 0.75, 0, baselines=True)])

@@ -8,7 +8,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from dsfedmed_ray.errors import CheckpointError
-from dsfedmed_ray.models.weights import file_sha256, load_into, load_weights
+from dsfedmed_ray.models.tinysam import TinySAMConfig
+from dsfedmed_ray.models.unet import UNetConfig
+from dsfedmed_ray.models.weights import file_sha256, load_into, load_weights, with_known_weights
 
 
 def state() -> dict[str, torch.Tensor]:
@@ -90,3 +92,19 @@ def test_shapes_alone_are_checked_on_the_meta_device(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=r"weight has shape \(2, 3\), expected \(2, 4\)"):
             load_into(nn.Linear(4, 2), given, what="a layer")
     assert all(value.is_meta for value in (*given.values(), *fitting.parameters()))
+
+
+def test_weights_of_a_file_are_known_by_their_content(tmp_path: Path) -> None:
+    """So that another file at the same path gives another key of a finished stage."""
+    path = tmp_path / "tinysam.pth"
+    configs = []
+    for value in (1.0, 2.0):
+        torch.save({"weight": torch.full((2,), value)}, path)
+        configs.append(with_known_weights(TinySAMConfig(weights=str(path))))
+    assert configs[0] != configs[1]
+    assert configs[1].sha256 == file_sha256(path)
+
+
+def test_other_configurations_stay_as_they_are() -> None:
+    for config in (UNetConfig(), TinySAMConfig(weights="random")):
+        assert with_known_weights(config) == config

@@ -35,6 +35,15 @@ def test_more_gpus_give_the_foundation_model_one_of_its_own() -> None:
     assert shares(4, 2.0) == (1.0, 0.25)
 
 
+def test_a_method_without_foundation_model_leaves_all_to_the_clients() -> None:
+    """1 / 3 = 0.3333, rounded down to 1e-4; of four GPUs two clients take one each."""
+    for num_clients, num_gpus, share in ((3, 1.0, 0.3333), (2, 4.0, 1.0)):
+        foundation, client = resolve_gpu_fractions(
+            Demand(), Demand(), num_clients, num_gpus, uses_foundation=False
+        )
+        assert (foundation.num_gpus, client.num_gpus) == (0.0, share)
+
+
 def test_a_number_is_a_demand() -> None:
     asked = Demand(num_cpus=1.0, num_gpus=0.25, resources={"fast": 1})
     _, client = resolve_gpu_fractions(Demand(), asked, 100, 1.0)

@@ -138,7 +138,7 @@ def test_random_weights_are_asked_for_by_name() -> None:
 def test_bad_values() -> None:
     with pytest.raises(ConfigurationError, match=r"input_size 130 .* multiple of 4 pixels"):
         build(130)
-    with pytest.raises(ConfigurationError, match=r"litemedsam\.sha256 differs"):
+    with pytest.raises(ConfigurationError, match=r"foundation\.sha256 differs"):
         LiteMedSAMConfig(sha256=None)
 
 

@@ -80,7 +80,7 @@ def test_weights_of_another_architecture(released_sam: Any, tmp_path: Path) -> N
 
 
 def test_bad_values() -> None:
-    with pytest.raises(ConfigurationError, match=r"sam\.architecture is 'vit_t'; allowed: vit_b"):
+    with pytest.raises(ConfigurationError, match=r"architecture is 'vit_t'; allowed: vit_b"):
         build(architecture="vit_t")
     with pytest.raises(ConfigurationError, match=r"input_size 1000 .* multiple of 16 pixels"):
         build(input_size=1000)

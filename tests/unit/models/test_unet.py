@@ -59,9 +59,9 @@ def test_image_size_that_cannot_be_halved() -> None:
 
 
 def test_values_outside_their_range() -> None:
-    with pytest.raises(ConfigurationError, match=r"unet\.channels is \(8,\); give at least two"):
+    with pytest.raises(ConfigurationError, match=r"channels is \(8,\); give at least two"):
         UNetConfig(channels=(8,))
-    with pytest.raises(ConfigurationError, match=r"unet\.num_res_units is -1"):
+    with pytest.raises(ConfigurationError, match=r"lightweight\.num_res_units is -1"):
         UNetConfig(num_res_units=-1)
     with pytest.raises(ConfigurationError, match="allowed: instance, batch"):
         UNetConfig(norm="layer")  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from dsfedmed_ray.errors import CheckpointError
-from dsfedmed_ray.models.tinysam import TinySAMConfig
+from dsfedmed_ray.models.tinysam import TinySamConfig
 from dsfedmed_ray.models.unet import UNetConfig
 from dsfedmed_ray.models.weights import file_sha256, load_into, load_weights, with_known_weights
 
@@ -100,11 +100,11 @@ def test_weights_of_a_file_are_known_by_their_content(tmp_path: Path) -> None:
     configs = []
     for value in (1.0, 2.0):
         torch.save({"weight": torch.full((2,), value)}, path)
-        configs.append(with_known_weights(TinySAMConfig(weights=str(path))))
+        configs.append(with_known_weights(TinySamConfig(weights=str(path))))
     assert configs[0] != configs[1]
     assert configs[1].sha256 == file_sha256(path)
 
 
 def test_other_configurations_stay_as_they_are() -> None:
-    for config in (UNetConfig(), TinySAMConfig(weights="random")):
+    for config in (UNetConfig(), TinySamConfig(weights="random")):
         assert with_known_weights(config) == config

@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from workload import Workload
+
 
 @contextmanager
 def own_ray() -> Iterator[None]:
@@ -31,14 +33,16 @@ def seconds_in_own_ray(work: Callable[[], None]) -> float:
         return time.perf_counter() - started
 
 
-class TorchImporter:
-    def __init__(self) -> None:
-        import torch  # noqa: F401
+class PlainTraining:
+    """Imports torch and trains one client; torch's first optimiser step imports its compiler."""
+
+    def __init__(self, workload: Workload) -> None:
+        workload.train(workload.model(), 0)
 
 
-def import_torch() -> None:
-    """Two new processes import torch: what anybody who trains in Ray waits for."""
+def train_plainly(workload: Workload) -> None:
+    """A client in each of two new processes: what anybody who trains in Ray waits for."""
     import ray
 
-    actors = [ray.remote(TorchImporter).remote() for _ in range(2)]
+    actors = [ray.remote(PlainTraining).remote(workload) for _ in range(2)]
     ray.get([actor.__ray_ready__.remote() for actor in actors])

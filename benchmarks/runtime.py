@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from fresh_ray import import_torch, own_ray, seconds_in_own_ray
+from fresh_ray import own_ray, seconds_in_own_ray, train_plainly
 from workload import WORKLOADS, Workload
 
 from dsfedmed_ray.learning.aggregation import FlatState, ResidentModel
@@ -167,18 +167,16 @@ def first_round(workload: Workload, per_round: int) -> None:
 def first_rounds(given: argparse.Namespace) -> dict[str, object]:
     """From ``ray.init`` returning to the first round's end, and what of it is this package's.
 
-    The latter is a round of one client a worker, less what new processes take to import torch: the
-    median of differences, measured in turn.
+    The latter is a round of one client a worker, less what new processes take to import torch and
+    to train that client: the median of differences, measured in turn.
     """
     small = WORKLOADS["small"]
-    pairs = [
-        (seconds_in_own_ray(import_torch), seconds_in_own_ray(lambda: first_round(small, 2)))
-        for _ in range(given.repeats)
-    ]
+    works = (lambda: train_plainly(small), lambda: first_round(small, 2))
+    pairs = [[seconds_in_own_ray(work) for work in works] for _ in range(given.repeats)]
     return {
         "first_round_seconds": seconds_in_own_ray(lambda: first_round(small, given.per_round)),
-        "first_round_own_seconds": statistics.median(ours - torchs for torchs, ours in pairs),
-        "torch_import_seconds": statistics.median(torchs for torchs, _ in pairs),
+        "first_round_own_seconds": statistics.median(ours - plain for plain, ours in pairs),
+        "plain_torch_seconds": statistics.median(plain for plain, _ in pairs),
     }
 
 

@@ -16,6 +16,7 @@ from dsfedmed_ray.units import format_bytes
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,19 +96,25 @@ def newest_study(runs: Path) -> Path:
 
 
 def print_results(result: StudyResult, folder: Path, console: "Console") -> None:
-    """Prints the table, the cost model and where the files are."""
-    from rich.table import Table
-
-    table = Table(title=f"{result.name}, {result.num_cpus} CPUs", title_justify="left")
-    for name, cell in _COLUMNS.items():
-        if any(cell(row) for row in result.rows):
-            table.add_column(name, justify="right", no_wrap=True)
-    for row in result.rows:
-        cells = [cell(row) for cell in _COLUMNS.values() if any(map(cell, result.rows))]
-        table.add_row(*cells)
-    console.print(table)
+    """Prints two tables, time and resources, the cost model and where the files are."""
+    console.print(_table(result, f"{result.name}, {result.num_cpus} CPUs", _TIMES))
+    console.print(_table(result, "memory at most, bytes and processor time a round", _RESOURCES))
     console.print(_model_words(result.cost_model), highlight=False)
     console.print(f"results        {folder}", highlight=False)
+
+
+def _table(result: StudyResult, title: str, columns: "_Columns") -> "Table":
+    from rich.table import Table
+
+    shown = {
+        name: cell for name, cell in {**_POINT, **columns}.items() if any(map(cell, result.rows))
+    }
+    table = Table(title=title, title_justify="left")
+    for name in shown:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in result.rows:
+        table.add_row(*(cell(row) for cell in shown.values()))
+    return table
 
 
 def _interval(value: Estimate) -> str:
@@ -123,24 +130,30 @@ def _bytes(amount: int | None) -> str:
     return "" if amount is None else format_bytes(amount)
 
 
-_COLUMNS: dict[str, Callable[[PointRow], str]] = {
+_Columns = dict[str, Callable[[PointRow], str]]
+
+_POINT: _Columns = {
     "population": lambda row: str(row.point.population or ""),
     "clients": lambda row: str(row.point.clients),
     "workers": lambda row: str(row.point.workers),
     "gpus": lambda row: str(row.point.gpus or ""),
+}
+_TIMES: _Columns = {
     "s/round": lambda row: _interval(row.seconds),
     "fastest": lambda row: f"{row.fastest_seconds:.3g}",
     "clients/s": lambda row: _interval(row.clients_per_second),
     "strong": lambda row: _percent(row.strong_efficiency),
     "weak": lambda row: _percent(row.weak_efficiency),
     "simulated s": lambda row: _interval(row.simulated_seconds) if row.simulated_seconds else "",
+    "dice": lambda row: f"{row.dice.mean:.3f}" if row.dice else "",
+}
+_RESOURCES: _Columns = {
     "driver s": lambda row: _interval(row.driver_seconds),
     "wire": lambda row: format_bytes(row.round_bytes),
     "driver": lambda row: _bytes(row.memory.driver_peak_rss_bytes),
     "worker": lambda row: _bytes(row.memory.worker_peak_rss_bytes),
-    "dice": lambda row: f"{row.dice.mean:.3f}" if row.dice else "",
 }
-"""Columns without a value in any row are left out."""
+"""Each table fits 80 columns; a column without a value in any row is left out."""
 
 
 def _model_words(model: CostModel | str) -> str:

@@ -27,9 +27,6 @@ from dsfedmed_ray.runtime.local_training import LocalTraining
 from dsfedmed_ray.runtime.pending import FoundationHandle
 from dsfedmed_ray.runtime.stage_store import StageStore, stage_key
 
-KEY_FILE = "key.txt"
-"""Beside a stage's checkpoints: the key of the stage that they are of."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class StageOutput:
@@ -227,11 +224,11 @@ class RunContext:
 
     def _claim_checkpoints(self, name: str, key: str) -> None:
         """Checkpoints of other code, data or arithmetic are no beginning of this stage."""
-        mark = self.directory.checkpoints / name / KEY_FILE
+        mark = self.directory.checkpoints / f"{name}.key"
         if mark.exists() and mark.read_text(encoding="utf-8") != key:
             raise RunDirectoryError(
-                f"the checkpoints in {mark.parent} were made with other code, data or torch than "
-                "this run has now; go on with those, or start anew with another run.dir"
+                f"the checkpoints in {mark.with_suffix('')} were made with other code, data or "
+                "torch than this run has now; go on with those, or start anew with another run.dir"
             )
         write_atomically(mark, lambda path: _write_text(path, key))
 

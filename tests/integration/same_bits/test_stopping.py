@@ -70,7 +70,7 @@ def test_checkpoints_of_other_code_are_no_beginning(
     """Else what is made of both would be published under the key of one."""
     stopped(train, tmp_path, SERIAL, 0)
     folder = tmp_path / "run" / "checkpoints" / "train_federated"
-    (folder / "key.txt").write_text("train_federated-0123456789abcdef")
+    folder.with_suffix(".key").write_text("train_federated-0123456789abcdef")
     with pytest.raises(
         RunDirectoryError, match=f"the checkpoints in {folder} were made with other code, data or"
     ):

@@ -147,6 +147,7 @@ def test_two_workers_learn_what_one_learns(adapt: Adapt, alone: Adapted, tmp_pat
     assert_same(adapt(tmp_path, TWO), alone)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("four_cpus")
 def test_two_workers_stop_and_go_on(adapt: Adapt, alone: Adapted, tmp_path: Path) -> None:
     stop = StopRequest()

@@ -32,6 +32,7 @@ NUM_SUBSETS = 20
 MOST_COMPARED = 32
 """Images of a set whose features are computed, which takes a foundation model's encoder."""
 BATCH = 16
+FEATURE_BATCH = 4  # an encoder's, whose activations are large
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,8 +151,8 @@ def kernel_distance(
 @torch.no_grad()
 def _features(features: Features, samples: Sequence[Sample]) -> Float[Tensor, "count features"]:
     rows = []
-    for start in range(0, len(samples), BATCH):
-        stop = min(start + BATCH, len(samples))
+    for start in range(0, len(samples), FEATURE_BATCH):
+        stop = min(start + FEATURE_BATCH, len(samples))
         images, _ = to_batch([samples[index] for index in range(start, stop)])
         rows.append(features(images).double().cpu())
     return torch.cat(rows)

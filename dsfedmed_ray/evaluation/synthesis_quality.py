@@ -123,21 +123,35 @@ def _dice(predict: Predict, samples: Sequence[Sample]) -> float:
     return score(predict, samples, batch_size=BATCH, with_hd95=False).dice
 
 
-def kernel_distance(
-    features: Features, real: Sequence[Sample], synthetic: Sequence[Sample], *, seed: int
-) -> float | None:
-    """Kernel inception distance with any features (Binkowski et al. 2018), unbiased.
+@torch.no_grad()
+def features_of(
+    features: Features, samples: Sequence[Sample], seed: int
+) -> Float[Tensor, "count features"]:
+    """Features of a set's images, of at most :data:`MOST_COMPARED` that the seed draws."""
+    chosen = subset(samples, MOST_COMPARED, seed)
+    rows = []
+    for start in range(0, len(chosen), FEATURE_BATCH):
+        images, _ = to_batch(chosen[start : start + FEATURE_BATCH])
+        rows.append(features(images).double().cpu())
+    return torch.cat(rows) if rows else torch.empty(0, 0)
 
-    A mean over random subsets of equal size, of at most :data:`MOST_COMPARED` images of each set;
-    None where one has fewer than four. A Frechet distance would be singular on so few images.
+
+def kernel_distance(
+    first: Float[Tensor, "count features"],
+    second: Float[Tensor, "other features"],
+    *,
+    seed: int,
+) -> float | None:
+    """Kernel inception distance of two sets of features (Binkowski et al. 2018), unbiased.
+
+    A mean over random subsets of equal size; None where a set has fewer than four images. A
+    Frechet distance would be singular on so few.
     """
-    size = min(len(real), len(synthetic), MOST_COMPARED)
+    size = min(len(first), len(second))
     if size < 4:
         return None
-    real, synthetic = subset(real, MOST_COMPARED, seed), subset(synthetic, MOST_COMPARED, seed)
     from torchmetrics.image.kid import poly_mmd
 
-    first, second = _features(features, real), _features(features, synthetic)
     random = torch_generator(seed, "kernel_distance")
     half = max(4, size * 3 // 4)
     distances = []
@@ -146,16 +160,6 @@ def kernel_distance(
         others = torch.randperm(len(second), generator=random)[:half]
         distances.append(float(poly_mmd(first[chosen], second[others])))
     return math.fsum(distances) / NUM_SUBSETS
-
-
-@torch.no_grad()
-def _features(features: Features, samples: Sequence[Sample]) -> Float[Tensor, "count features"]:
-    rows = []
-    for start in range(0, len(samples), FEATURE_BATCH):
-        stop = min(start + FEATURE_BATCH, len(samples))
-        images, _ = to_batch([samples[index] for index in range(start, stop)])
-        rows.append(features(images).double().cpu())
-    return torch.cat(rows)
 
 
 def summarise_quality(clients: Mapping[str, ClientQuality]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from dsfedmed_ray.data.federation import Part
 from dsfedmed_ray.data.splits import SplitFederation
 from dsfedmed_ray.data.synthetic_samples import in_own_style, read_synthetic
 from dsfedmed_ray.evaluation.evaluator import score
-from dsfedmed_ray.evaluation.synthesis_quality import kernel_distance
+from dsfedmed_ray.evaluation.synthesis_quality import features_of
 from dsfedmed_ray.learning.foundation_adaptation import (
     WHOLE_BATCH,
     Adaptation,
@@ -213,25 +213,23 @@ class FoundationServer:
             }
 
     @returning_memory()
-    def kernel_distances(
+    def client_features(
         self, synthetic_folder: Path, clients: Sequence[str]
-    ) -> dict[str, float | None]:
-        """KID of each client's training images and synthetic ones in its own style.
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """Features of each client's training images and of synthetic ones in its own style.
 
-        In the features of the model as it is now. Instrumentation, as :meth:`evaluate`.
+        By the model as it is now. Instrumentation, as :meth:`evaluate`.
         """
         self._model.eval()
-        synthetic = read_synthetic(synthetic_folder)
-        features: Callable[[Tensor], Tensor] = lambda images: self._model.features(  # noqa: E731
+        synthetic, seed = read_synthetic(synthetic_folder), self._settings.seed
+        seen: Callable[[Tensor], Tensor] = lambda images: self._model.features(  # noqa: E731
             images.to(self._device)
         )
         with self._computing():
             return {
-                client: kernel_distance(
-                    features,
-                    self._settings.split.samples(client, "train"),
-                    in_own_style(client, synthetic),
-                    seed=self._settings.seed,
+                client: (
+                    features_of(seen, self._settings.split.samples(client, "train"), seed),
+                    features_of(seen, in_own_style(client, synthetic), seed),
                 )
                 for client in clients
             }

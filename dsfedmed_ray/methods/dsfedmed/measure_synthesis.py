@@ -11,7 +11,11 @@ from typing import Any
 
 from dsfedmed_ray.data.synthetic_samples import read_synthetic
 from dsfedmed_ray.errors import ConfigurationError
-from dsfedmed_ray.evaluation.synthesis_quality import ClientQuality, summarise_quality
+from dsfedmed_ray.evaluation.synthesis_quality import (
+    ClientQuality,
+    kernel_distance,
+    summarise_quality,
+)
 from dsfedmed_ray.evaluation.synthetic_figure import ClientImages, draw_synthetic
 from dsfedmed_ray.methods.ask_foundation import ask_foundation
 from dsfedmed_ray.methods.dsfedmed.generation_plan import planned_jobs
@@ -97,10 +101,14 @@ def measure_synthesis(
             context.journal.progress(record)
             context.progress.advance(record)
     names = sorted(measured)
-    distances = ask_foundation(
-        context, lambda server: server.call("kernel_distances", synthetic, names).result()
+    # The distance is computed here: its library takes memory that the server needs for training.
+    features = ask_foundation(
+        context, lambda server: server.call("client_features", synthetic, names).result()
     )
-    in_order = {name: replace(measured[name], kid=distances[name]) for name in names}
+    in_order = {
+        name: replace(measured[name], kid=kernel_distance(*features[name], seed=context.seed))
+        for name in names
+    }
     write_json(folder / QUALITY_FILE, summarise_quality(in_order))
     _draw(context, list(in_order)[:MAX_PICTURED_CLIENTS], synthetic, folder / PICTURE_FILE)
 

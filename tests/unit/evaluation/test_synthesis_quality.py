@@ -11,7 +11,10 @@ from dsfedmed_ray.errors import DataError
 from dsfedmed_ray.evaluation.evaluator import Predict
 from dsfedmed_ray.evaluation.memorisation import MemorisationAudit
 from dsfedmed_ray.evaluation.synthesis_quality import (
+    MOST_COMPARED,
     ClientQuality,
+    Features,
+    features_of,
     kernel_distance,
     measure_client,
     subset,
@@ -83,18 +86,26 @@ def test_subset_is_a_choice_without_repetition() -> None:
 
 
 def test_kernel_distance_tells_sets_apart() -> None:
-    dark = [columns(str(seed), 0, 1, seed) for seed in range(8)]
-    bright = [columns(str(seed), 9, 1, seed) for seed in range(8)]
+    def seen(samples: list[Sample]) -> Tensor:
+        return features_of(lambda images: images.mean(dim=(2, 3)) * 10, samples, seed=0)
 
-    def features(images: Tensor) -> Tensor:
-        return images.mean(dim=(2, 3)) * 10
-
-    near = kernel_distance(features, dark, dark, seed=0)
-    far = kernel_distance(features, dark, bright, seed=0)
+    dark = seen([columns(str(seed), 0, 1, seed) for seed in range(8)])
+    bright = seen([columns(str(seed), 9, 1, seed) for seed in range(8)])
+    assert dark.shape == bright.shape == (8, 3)
+    near = kernel_distance(dark, dark, seed=0)
+    far = kernel_distance(dark, bright, seed=0)
     assert near is not None
     assert far is not None
     assert far > 10 * abs(near)
-    assert kernel_distance(features, dark[:3], bright, seed=0) is None
+    assert kernel_distance(dark[:3], bright, seed=0) is None
+
+
+def test_features_of_a_large_set_are_those_of_a_part() -> None:
+    """33 images, of which 32 are looked at; of none there are none."""
+    mean: Features = lambda images: images.mean(dim=(2, 3))  # noqa: E731
+    many = [columns(str(seed), 0, 1, seed) for seed in range(MOST_COMPARED + 1)]
+    assert features_of(mean, many, seed=0).shape == (MOST_COMPARED, 3)
+    assert len(features_of(mean, [], seed=0)) == 0
 
 
 def quality(synthetic_dice: float, *, flag: bool = False) -> ClientQuality:
@@ -140,5 +151,6 @@ def test_torch_global_stream_is_untouched() -> None:
     expected = torch.rand(1)
     torch.manual_seed(0)
     dark = [columns(str(seed), 0, 1, seed) for seed in range(8)]
-    kernel_distance(lambda images: images.mean(dim=(2, 3)), dark, dark, seed=0)
+    features = features_of(lambda images: images.mean(dim=(2, 3)), dark, seed=0)
+    kernel_distance(features, features, seed=0)
     assert torch.equal(torch.rand(1), expected)

@@ -1,4 +1,4 @@
-"""The foundation model's server: kernel distances, and a model that does not fit."""
+"""The foundation model's server: features of images, and a model that does not fit."""
 
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from dsfedmed_ray.data.brain_sites import BrainSitesConfig
 from dsfedmed_ray.data.splits import LeaveOneSiteOut
 from dsfedmed_ray.data.synthetic_samples import to_table, write_synthetic
 from dsfedmed_ray.errors import ResourceError
+from dsfedmed_ray.evaluation.synthesis_quality import kernel_distance
 from dsfedmed_ray.models.litemedsam import LiteMedSAMConfig
 from dsfedmed_ray.models.sam_segmenter import SamSegmenter
 from dsfedmed_ray.records import StyleOrigin, SyntheticSample
@@ -66,8 +67,8 @@ def test_kernel_distance_of_own_and_of_foreign_images(tmp_path: Path) -> None:
         seed=0,
         embeddings_folder=tmp_path,
     )
-    distances = FoundationServer(settings).kernel_distances(tmp_path / "set", [first, second])
-    own, foreign = distances[first], distances[second]
+    features = FoundationServer(settings).client_features(tmp_path / "set", [first, second])
+    own, foreign = (kernel_distance(*features[client], seed=0) for client in (first, second))
     assert own is not None
     assert foreign is not None
     assert abs(own) < 0.2 * foreign

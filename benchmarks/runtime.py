@@ -31,7 +31,6 @@ from dsfedmed_ray.runtime.failures import FailurePolicy
 from dsfedmed_ray.seeding import numpy_generator
 
 POPULATION = 1000
-PEER_ATTEMPTS = 3  # a peer's process that aborts is printed and started again
 Runner = Callable[[], float]
 
 
@@ -149,12 +148,10 @@ def peer_rounds(python: Path, script: str, workload: str, rounds: int, per_round
     for name, value in options.items():
         command += [f"--{name}", str(value)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for _ in range(PEER_ATTEMPTS):
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-        if done.returncode == 0:
-            return float(json.loads(done.stdout.strip().splitlines()[-1])["seconds_per_round"])
-        print(f"{script} failed:\n{done.stderr[-4000:]}", file=sys.stderr)
-    raise SystemExit(f"{script} failed {PEER_ATTEMPTS} times")
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"{script} failed:\n{done.stderr[-4000:]}")
+    return float(json.loads(done.stdout.strip().splitlines()[-1])["seconds_per_round"])
 
 
 def first_round(workload: Workload, per_round: int) -> None:

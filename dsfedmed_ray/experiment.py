@@ -75,6 +75,10 @@ class Experiment:
         for key, uri in (("run.publish", self.publish_to), ("store.remote", self.store_remote)):
             if uri is not None:
                 check_address(key, uri)
+        if self.split.test_fraction == 0:
+            raise ConfigurationError(
+                "split.test_fraction is 0, which leaves no image to report on; 0.2, for example"
+            )
 
 
 def run(
@@ -133,26 +137,12 @@ def publish_run(experiment: Experiment, directory: RunDirectory) -> str | None:
     return uri
 
 
-def check_parts(experiment: Experiment) -> None:
-    """Every run reports on test parts and chooses a model on validation parts.
-
-    Raises:
-        ConfigurationError: one of them would be empty at every site.
-    """
-    for part, purpose in (("test", "report on"), ("validation", "choose the model by")):
-        if getattr(experiment.split, f"{part}_fraction") == 0:
-            raise ConfigurationError(
-                f"split.{part}_fraction is 0, which leaves no image to {purpose}; 0.2, for example"
-            )
-
-
 def check_models(experiment: Experiment, split: SplitFederation) -> None:
     """Holds the method's models against the federation: what does not fit is known at once.
 
     Raises:
         UserError: a model or its weights cannot be used.
     """
-    check_parts(experiment)
     lightweight = experiment.lightweight.build(
         num_structures=len(split.federation.structures),
         image_size=split.federation.image_size,

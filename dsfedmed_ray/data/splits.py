@@ -132,6 +132,18 @@ class SplitFederation:
         """One sample, from a bounded cache."""
         return self._samples.get((site, index), lambda: self.federation.load(site, index))
 
+    def require_validation(self) -> None:
+        """Checks that there are images to choose a model by.
+
+        Raises:
+            ConfigurationError: the validation parts are empty.
+        """
+        if self.split.validation_fraction == 0:
+            raise ConfigurationError(
+                "split.validation_fraction is 0, which leaves no image to choose the model by; "
+                "0.2, for example"
+            )
+
     def fingerprint(self) -> str:
         """Identifies content and division."""
         return f"{derive_seed(self.federation.fingerprint(), repr(asdict(self.split))):016x}"

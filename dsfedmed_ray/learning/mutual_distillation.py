@@ -22,6 +22,7 @@ from dsfedmed_ray.learning.augmentation import (
     vary_light,
 )
 from dsfedmed_ray.learning.losses import segmentation_loss, symmetric_kl
+from dsfedmed_ray.learning.stopping_rule import check_patience, check_tolerance
 from dsfedmed_ray.seeding import torch_generator
 
 
@@ -119,28 +120,6 @@ class Distillation:
     def rate_factor(self, epoch: int) -> float:
         """What both learning rates are multiplied by in an epoch, from 1 to ``final_rate``."""
         return 1 - (1 - self.final_rate) * epoch / max(1, self.epochs - 1)
-
-
-def check_patience(key: str, patience: int | None) -> None:
-    """Checks after how many units without a better score training stops.
-
-    Raises:
-        ConfigurationError: it would not do any.
-    """
-    if patience is not None and patience < 1:
-        raise ConfigurationError(f"{key} is {patience}; at least 1, or null to do all")
-
-
-def check_tolerance(key: str, tolerance: float) -> None:
-    """Checks how far below the best score a later state may lie.
-
-    Raises:
-        ConfigurationError: it is outside [0, 1).
-    """
-    if not 0 <= tolerance < 1:
-        raise ConfigurationError(
-            f"{key} is {tolerance}; allowed: 0 (the best state) up to, not including, 1"
-        )
 
 
 def distillation_loss(

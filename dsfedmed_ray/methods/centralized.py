@@ -10,13 +10,13 @@ from safetensors.torch import load_file
 from dsfedmed_ray.data.splits import SplitFederation
 from dsfedmed_ray.errors import ConfigurationError
 from dsfedmed_ray.evaluation.evaluator import score
-from dsfedmed_ray.learning.mutual_distillation import check_patience, check_tolerance
 from dsfedmed_ray.learning.segmentation_training import (
     Pairs,
     SegmentationTraining,
     make_optimizer,
     train_on_pairs,
 )
+from dsfedmed_ray.learning.stopping_rule import check_patience, check_tolerance
 from dsfedmed_ray.methods.best_state import BestState
 from dsfedmed_ray.methods.method import MODEL_FILE, MethodResult
 from dsfedmed_ray.methods.plan_network import plan_network_on_pooled_pairs
@@ -156,7 +156,8 @@ class Centralized:
     name: str = "centralized"
 
     def check(self, model: Segmenter, split: SplitFederation, generator: Any) -> None:
-        """Nothing depends on the model, the sites or the generator."""
+        """See :class:`~dsfedmed_ray.methods.method.Method`."""
+        split.require_validation()
 
     def run(self, context: RunContext) -> MethodResult:
         """Trains ``context.lightweight`` on all seen sites."""

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 from dsfedmed_ray.data.splits import SplitFederation
 from dsfedmed_ray.errors import ConfigurationError
-from dsfedmed_ray.learning.mutual_distillation import check_tolerance
 from dsfedmed_ray.learning.segmentation_training import SegmentationTraining
+from dsfedmed_ray.learning.stopping_rule import check_tolerance
 from dsfedmed_ray.methods.participation import check_joins
 from dsfedmed_ray.models.segmenter import Segmenter
 from dsfedmed_ray.runtime.local_training import LocalTraining
@@ -68,7 +68,10 @@ class FederatedTraining:
         """Checks what only the model and the sites can tell.
 
         Raises:
-            ConfigurationError: ``joins`` names no client, or ``norm_policy`` has nothing to keep.
+            ConfigurationError: ``joins`` names no client, ``norm_policy`` has nothing to keep, or
+                there is nothing to validate on.
         """
+        if self.validate_every > 0:
+            split.require_validation()
         check_joins(self.joins or {}, self.rounds, split)
         self.local.kept_entries(model)

@@ -35,7 +35,6 @@ from dsfedmed_ray.records import SegmentationScores
 from dsfedmed_ray.runtime.devices import role_device, role_threads
 from dsfedmed_ray.runtime.embedding_store import Embeddings, arithmetic_name, stored_embeddings
 from dsfedmed_ray.runtime.foundation_build import build_foundation
-from dsfedmed_ray.runtime.memory import returning_memory
 from dsfedmed_ray.seeding import torch_generator
 
 
@@ -212,7 +211,6 @@ class FoundationServer:
                 for site in sites
             }
 
-    @returning_memory()
     def client_features(
         self, synthetic_folder: Path, clients: Sequence[str]
     ) -> dict[str, tuple[Tensor, Tensor]]:

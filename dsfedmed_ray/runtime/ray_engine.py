@@ -80,8 +80,6 @@ def _connect(config: RuntimeConfig) -> None:
     # A worker with no share of a GPU must not see any; Ray's coming default is set today.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # A Ray worker has dozens of threads; by default glibc keeps a heap of its own for most of them.
-    os.environ.setdefault("MALLOC_ARENA_MAX", "2")
     # Ray's own remarks go to its log files; what concerns the user is said by this package.
     os.environ.setdefault("RAY_DATA_LOG_LEVEL", "CRITICAL")
     common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}

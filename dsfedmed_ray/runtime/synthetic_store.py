@@ -177,7 +177,7 @@ def _counting_files(folder: Path, on_job: Callable[[int], None]) -> Iterator[Non
             seen = index + 1
 
     def watch() -> None:
-        # A report that raises (a signal came) is made again, and raises, in the caller's thread.
+        # A signal ends the watching, not the work: Ray Data has no way to stop between jobs.
         with suppress(DSFedMedError):
             while not stop.wait(_POLL_SECONDS):
                 report()

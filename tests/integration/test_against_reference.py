@@ -1,4 +1,7 @@
-"""The distributed run against the method in one plain file."""
+"""The distributed run against the method in one plain file.
+
+One file, though long: the variants, both sides and what is compared are only clear together.
+"""
 
 import importlib.util
 import sys

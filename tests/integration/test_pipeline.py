@@ -5,6 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -20,14 +21,20 @@ from dsfedmed_ray.summary import read_summary
 TINY = [
     "experiment=smoke",
     "size=toy",
-    "data.pairs_per_site=[6,5,6,5]",
+    "data.pairs_per_site=[8,8,8,5]",
     "foundation.weights=random",
     "foundation.input_size=64",
     "lightweight.channels=[4,8]",
     "lightweight.num_res_units=0",
     "runtime.threads.foundation=1",
 ]
-GENERATOR = ["generator.steps=2", "generator.num_inference_steps=2", "generator.images_per_job=2"]
+GENERATOR = [
+    "generator.steps=2",
+    "generator.num_inference_steps=2",
+    "generator.images_per_job=2",
+    "generator.style_diversity=0",
+    "schedule.samples_per_client=4",
+]
 STAGES = {
     "dsfedmed": [
         "tune_generators",
@@ -157,13 +164,27 @@ def test_rounds_are_in_order(finished: RunDirectory) -> None:
 def test_the_synthetic_set_is_read_by_pyarrow_alone(run_tiny: Run) -> None:
     directory = run_tiny("dsfedmed", "method=dsfedmed", "runtime.clients=serial", *GENERATOR)
     table = pq.read_table(sorted(directory.synthetic.glob("*.parquet")))
-    assert table.num_rows == 3 * 2
-    assert Counter(table["client"].to_pylist()) == {"t1_a": 2, "pd_a": 2, "t1_b": 2}
+    assert table.num_rows == 3 * 4
+    assert Counter(table["client"].to_pylist()) == {"t1_a": 4, "pd_a": 4, "t1_b": 4}
     images = table["image"].combine_chunks().to_numpy_ndarray()
     masks = table["mask"].combine_chunks().to_numpy_ndarray()
-    assert (images.shape, images.dtype.name) == ((6, 64, 64, 3), "uint8")
-    assert (masks.shape, set(masks.ravel().tolist()) <= {0, 1}) == ((6, 64, 64, 3), True)
+    assert (images.shape, images.dtype.name) == ((12, 64, 64, 3), "uint8")
+    assert (masks.shape, set(masks.ravel().tolist()) <= {0, 1}) == ((12, 64, 64, 3), True)
     assert (directory.figures / "synthetic.png").exists()
+
+
+def test_the_synthetic_set_is_measured_at_every_client(run_tiny: Run) -> None:
+    """Four pairs and four images a client: enough for each number, the kernel distance too."""
+    directory = run_tiny("dsfedmed", "method=dsfedmed", "runtime.clients=serial", *GENERATOR)
+    quality = read_summary(directory.summary)["generator"]
+    assert quality is not None
+    clients: dict[str, Any] = quality["clients"]  # type: ignore[typeddict-item]
+    assert len(clients) == 3
+    for measured in clients.values():
+        assert {"tstr_ratio", "mask_agreement", "kid", "memorisation_ratio"} <= measured.keys()
+    distances = [measured["kid"] for measured in clients.values()]
+    assert quality["kid"] == pytest.approx(sum(distances) / 3)
+    assert len(set(distances)) == 3
 
 
 def test_a_second_run_takes_every_stage_from_the_store(run_tiny: Run) -> None:

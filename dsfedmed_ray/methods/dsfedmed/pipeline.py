@@ -74,6 +74,7 @@ class DSFedMed:
 
     def check(self, model: Segmenter, split: SplitFederation, generator: Any) -> None:
         """See :class:`~dsfedmed_ray.methods.method.Method`."""
+        split.require_validation()  # stage 5 validates, whatever the rounds do
         self.federated.check(model, split)
         self.checks.check(generator)
         generator.check()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dsfedmed_ray.learning.learnability import Selection
+from dsfedmed_ray.learning.learnability import Selection, SelectionRule
 from dsfedmed_ray.learning.mutual_distillation import Distillation
 from dsfedmed_ray.methods.dsfedmed.exchange_logits import LogitExchange
 from dsfedmed_ray.runtime.pending import Done
@@ -55,10 +55,13 @@ def exchange_of(recorder: Recorder, selection: Selection, *, mutual: bool = True
     )
 
 
-def test_the_foundation_model_is_asked_before_the_other_one_updates_itself() -> None:
-    """Six samples, all kept, are two batches of three. Losses are 4 and 2 in each."""
+@pytest.mark.parametrize("rule", ["topk", "softmax"])
+def test_the_foundation_model_is_asked_before_the_other_one_updates_itself(
+    rule: SelectionRule,
+) -> None:
+    """Six samples, all kept and so not scored, are two batches of three. Losses are 4 and 2."""
     recorder = Recorder()
-    values = exchange_of(recorder, Selection(ratio=1.0)).epoch(0)
+    values = exchange_of(recorder, Selection(ratio=1.0, rule=rule)).epoch(0)
     assert recorder.calls == [
         "own start_epoch",
         "foundation start_epoch",

@@ -12,7 +12,9 @@ from dsfedmed_ray.methods.federated_training import FederatedTraining
 from dsfedmed_ray.models.unet import UNetConfig
 from dsfedmed_ray.runtime.local_training import LocalTraining
 
-SPLIT: Any = SimpleNamespace(num_clients=3, seen_sites=("a", "b", "c"))
+SPLIT: Any = SimpleNamespace(
+    num_clients=3, seen_sites=("a", "b", "c"), require_validation=lambda: None
+)
 
 
 @pytest.mark.parametrize(

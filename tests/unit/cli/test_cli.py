@@ -1,16 +1,13 @@
 """The command line: exit codes, and every user's mistake as one line that leaves nothing behind."""
 
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from dsfedmed_ray import cli
 from dsfedmed_ray.cli import main
@@ -27,48 +24,6 @@ TINY = [
     "lightweight.channels=[4,8]",
     "lightweight.num_res_units=0",
 ]
-
-
-@pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Runs a command that must end with exit code 2, one line and no new file; gives the line."""
-
-    def run(*arguments: str) -> str:
-        before = sorted(tmp_path.rglob("*"))
-        assert main(arguments) == 2
-        captured = capsys.readouterr()
-        assert captured.out == ""
-        lines = captured.err.splitlines()
-        assert len(lines) == 1, captured.err
-        assert sorted(tmp_path.rglob("*")) == before
-        return lines[0].removeprefix("dsfedmed: error: ")
-
-    return run
-
-
-def sites(folder: Path, *names: str, num_pairs: int = 5) -> Path:
-    """A data set in the plain layout: grey images of 32 pixels, masks of 0 and 255."""
-    for name in names:
-        for part in ("images", "masks"):
-            (folder / name / part).mkdir(parents=True)
-        for number in range(num_pairs):
-            pixels = np.full((32, 32), 10 * number, np.uint8)
-            pixels[8:16, 8:16] = 255
-            Image.fromarray(pixels).save(folder / name / "images" / f"{number}.png")
-            Image.fromarray((pixels == 255) * np.uint8(255)).save(
-                folder / name / "masks" / f"{number}.png"
-            )
-    return folder
-
-
-def on(folder: Path, *more: str) -> list[str]:
-    """A run on that data set."""
-    return ["run", *TINY, "data=folder", f"data.root={folder}", *more]
 
 
 def test_help_answers_without_torch_or_ray() -> None:
@@ -141,95 +96,6 @@ def test_selection_ratio(ratio: str, refused: Callable[..., str]) -> None:
     assert line.startswith(f"method.selection.ratio is {ratio}; allowed: above 0 up to 1")
 
 
-def test_missing_root(refused: Callable[..., str]) -> None:
-    assert refused("run", *TINY, "data=folder") == (
-        "data.root is required; set data.root=VALUE on the command line"
-    )
-
-
-def test_root_that_is_no_folder(refused: Callable[..., str]) -> None:
-    assert "nowhere is not a folder; set data.root" in refused(*on(Path("nowhere")))
-
-
-def test_site_without_masks(tmp_path: Path, refused: Callable[..., str]) -> None:
-    root = sites(tmp_path / "set", "a", "b")
-    shutil.rmtree(root / "b" / "masks")
-    assert refused(*on(root)).startswith(f"site 'b' has no folder masks/ in {root / 'b'}; add it")
-
-
-def test_unpaired_image(tmp_path: Path, refused: Callable[..., str]) -> None:
-    root = sites(tmp_path / "set", "a", "b")
-    (root / "a" / "masks" / "3.png").unlink()
-    assert refused(*on(root)) == (
-        "site 'a' has images without mask: 3; images/ and masks/ must hold the same names"
-    )
-
-
-def test_unpaired_mask(tmp_path: Path, refused: Callable[..., str]) -> None:
-    root = sites(tmp_path / "set", "a", "b")
-    (root / "b" / "images" / "3.png").unlink()
-    assert refused(*on(root)) == (
-        "site 'b' has masks without image: 3; images/ and masks/ must hold the same names"
-    )
-
-
-def test_mask_of_other_values(tmp_path: Path, refused: Callable[..., str]) -> None:
-    root = sites(tmp_path / "set", "a", "b")
-    mask = root / "a" / "masks" / "3.png"
-    Image.fromarray(np.arange(32 * 32).reshape(32, 32).astype(np.uint8)).save(mask)
-    line = refused(*on(root))
-    assert line == (
-        f"mask {mask} holds the values 0, 1, 2, 3, 4, 5, ...; allowed are 0 and 1, or 0 and 255; "
-        "threshold it or give each structure a channel"
-    )
-
-
-def test_mask_of_another_size(tmp_path: Path, refused: Callable[..., str]) -> None:
-    root = sites(tmp_path / "set", "a", "b")
-    mask = root / "a" / "masks" / "3.png"
-    Image.fromarray(np.zeros((20, 20), np.uint8)).save(mask)
-    line = refused(*on(root))
-    assert line == (
-        f"mask {mask} is 20 x 20 pixels and its image 32 x 32; a mask has its image's size or is "
-        "smaller by one integer factor; resample it"
-    )
-
-
-def test_truncated_image(tmp_path: Path, refused: Callable[..., str]) -> None:
-    root = sites(tmp_path / "set", "a", "b")
-    image = root / "b" / "images" / "2.png"
-    image.write_bytes(image.read_bytes()[:60])
-    line = refused(*on(root))
-    assert line.startswith(f"image {image} cannot be read: ")
-    assert line.endswith("replace the file, or remove image and mask")
-
-
-@pytest.mark.parametrize("suffix", [".png", ".tif", ".npy"])
-@pytest.mark.parametrize("kind", ["image", "mask"])
-def test_file_that_cannot_be_read(
-    kind: str, suffix: str, tmp_path: Path, refused: Callable[..., str]
-) -> None:
-    """A text under the name of an image or an array."""
-    root = sites(tmp_path / "set", "a", "b")
-    folder = root / "b" / f"{kind}s"
-    (folder / "2.png").unlink()
-    (folder / f"2{suffix}").write_text("no pixels")
-    line = refused(*on(root))
-    path, remedy = folder / f"2{suffix}", "replace the file, or remove image and mask"
-    assert re.fullmatch(f"{kind} {re.escape(str(path))} cannot be read: .+; {remedy}", line)
-
-
-def test_empty_site(tmp_path: Path, refused: Callable[..., str]) -> None:
-    root = sites(tmp_path / "set", "a", "b")
-    sites(root, "c", num_pairs=0)
-    assert refused(*on(root)) == ("site 'c' of set has no images; add pairs or remove its folder")
-
-
-def test_one_site(tmp_path: Path, refused: Callable[..., str]) -> None:
-    root = sites(tmp_path / "set", "a")
-    assert refused(*on(root)) == ("set has 1 site (a), a federation needs at least two; add a site")
-
-
 @pytest.mark.parametrize(
     ("part", "purpose"), [("test", "report on"), ("validation", "choose the model by")]
 )
@@ -237,6 +103,11 @@ def test_a_part_that_every_run_needs(refused: Callable[..., str], part: str, pur
     assert refused("run", *TINY, f"split.{part}_fraction=0") == (
         f"split.{part}_fraction is 0, which leaves no image to {purpose}; 0.2, for example"
     )
+
+
+def test_rounds_that_never_validate_need_no_validation_part(tmp_path: Path) -> None:
+    never = ["schedule.validate_every=0", "split.validation_fraction=0", "schedule.patience=null"]
+    assert main(["run", *TINY, *never, f"store.dir={tmp_path / 'store'}"]) == 0
 
 
 def test_size_that_the_model_does_not_take(refused: Callable[..., str]) -> None:

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -60,7 +61,7 @@ def final_summary(context: RunContext, result: MethodResult, method: str) -> Any
     ledger = Ledger(read_transfers(context.directory.transfers))
     for name, row in baselines.items():
         row["inference_ms"] = inference_ms["lightweight"]
-        row["per_client_bytes"] = _row_bytes(ledger, name)
+        row["per_client_bytes"] = row_bytes(context.directory.transfers, name)
     summary = {
         "method": method,
         "data": context.split.federation.name,
@@ -104,13 +105,21 @@ def _simulated_seconds(context: RunContext) -> dict[str, float]:
     return {stage: seconds for stage, seconds in stages.items() if seconds > 0}
 
 
-def _row_bytes(ledger: Ledger, row: str) -> float:
-    """Bytes a client: plain averaging sends its rounds and the delivery, other rows what all do."""
+def row_bytes(transfers: Path, row: str) -> float:
+    """Bytes a client: plain averaging sends its rounds and delivers to those who took part in them.
+
+    The other row sends what the whole method does.
+    """
     if row != "fedavg":
-        return ledger.per_client_bytes
-    stages = (plan_network.STAGE, fedavg.STAGE, DELIVERY)
-    sent = sum(ledger.by_stage.get(stage, 0) for stage in stages)
-    return sent / max(len(ledger.by_client), 1)
+        return Ledger(read_transfers(transfers)).per_client_bytes
+    stages = (plan_network.STAGE, fedavg.STAGE)
+    joined = {line.client for line in read_transfers(transfers) if line.stage in stages}
+    sent = (
+        line
+        for line in read_transfers(transfers)
+        if line.client in joined and line.stage in (*stages, DELIVERY)
+    )
+    return Ledger(sent).per_client_bytes
 
 
 def _lightweight(

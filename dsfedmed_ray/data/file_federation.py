@@ -1,6 +1,7 @@
 """A federation of image files: pairs found by name, checked on opening, decoded on demand."""
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,6 +132,26 @@ class FileFederation:
         if site not in self._pairs:
             raise DataError(unknown_site(site, name=self.name, sites=self.sites))
         return self._pairs[site]
+
+
+def check_group_regex(pattern: str | None) -> None:
+    """Refuses a ``group_regex`` that is none.
+
+    Raises:
+        ConfigurationError: it does not compile.
+    """
+    try:
+        re.compile(pattern or "")
+    except re.error as error:
+        raise ConfigurationError(
+            f"data.group_regex {pattern!r} is no regular expression: {error}; "
+            "use one like '_[0-3]$'"
+        ) from error
+
+
+def parent_name(name: str, pattern: str | None) -> str:
+    """What a pair was cut from: its name without what ``group_regex`` matches."""
+    return name if pattern is None else re.sub(pattern, "", name)
 
 
 def pair_by_name(site: str, images: Path, masks: Path) -> dict[str, tuple[Path, Path]]:

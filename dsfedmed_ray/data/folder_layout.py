@@ -1,6 +1,5 @@
 """The plain layout: ``ROOT/SITE/{images,masks}/NAME.{png,tif,tiff,npy}``."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +7,12 @@ from pathlib import Path
 from dsfedmed_ray.data.file_federation import (
     FileFederation,
     FilePair,
+    check_group_regex,
     check_settings,
     pair_by_name,
+    parent_name,
     site_folders,
 )
-from dsfedmed_ray.errors import ConfigurationError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +44,7 @@ class FolderConfig:
         check_settings(
             image_size=self.image_size, structures=self.structures, check_pairs=self.check_pairs
         )
-        try:
-            re.compile(self.group_regex or "")
-        except re.error as error:
-            raise ConfigurationError(
-                f"data.group_regex {self.group_regex!r} is no regular expression: {error}; "
-                "use one like '_[0-3]$'"
-            ) from error
+        check_group_regex(self.group_regex)
 
     def build(self) -> FileFederation:
         """Finds, pairs and checks the files.
@@ -71,9 +65,8 @@ class FolderConfig:
     def _pairs(self, folder: Path) -> list[FilePair]:
         found = pair_by_name(folder.name, folder / "images", folder / "masks")
         return [
-            FilePair(sample_id=name, image=image, mask=mask, group=self._parent(name))
+            FilePair(
+                sample_id=name, image=image, mask=mask, group=parent_name(name, self.group_regex)
+            )
             for name, (image, mask) in found.items()
         ]
-
-    def _parent(self, name: str) -> str:
-        return name if self.group_regex is None else re.sub(self.group_regex, "", name)

@@ -14,7 +14,7 @@ from dsfedmed_ray.learning.generator_upload import GeneratorUpload
 from dsfedmed_ray.learning.mask_sources import perturb_masks
 from dsfedmed_ray.learning.rate_schedule import rate_factor
 from dsfedmed_ray.learning.tuning_batches import TuningBatch, TuningBatches
-from dsfedmed_ray.models.generator import Generator
+from dsfedmed_ray.models.generator import Generator, stratified_steps
 from dsfedmed_ray.models.layout import (
     COARSE_GRID,
     ENOUGH_FOR_DETAIL,
@@ -44,11 +44,12 @@ def tune_generator(
         progress: called after each step with step, steps and loss.
 
     Raises:
-        ConfigurationError: there is no pair to tune on.
+        ConfigurationError: there is no pair to tune on, or its masks cannot be drawn procedurally.
     """
     if not len(samples):
         raise ConfigurationError("a client without pairs cannot tune a generator; leave it out")
     images, masks = stack_pairs(samples)
+    generator.settings.check_structures(masks.shape[1])
     generator.reset_controlnet()
     tuning = _Tuning(generator, images.to(generator.device), masks.to(generator.device), seed)
     steps = generator.settings.steps
@@ -116,8 +117,8 @@ class _Tuning:
         scheduler, latents, masks = self.generator.scheduler, batch.latents, batch.masks
         count = latents.shape[0]
         noise = torch.randn(latents.shape, generator=random).to(latents.device)
-        strata = (torch.arange(count) + torch.rand(count, generator=random)) / count
-        steps = (strata * scheduler.config.num_train_timesteps).long().to(latents.device)
+        steps = stratified_steps(count, scheduler.config.num_train_timesteps, random)
+        steps = steps.to(latents.device)
         noisy = scheduler.add_noise(latents, noise, steps)
         predicted = self.generator.predict(noisy, steps, batch.condition)
         error = (predicted - target_of(scheduler, latents, noise, steps)).square()

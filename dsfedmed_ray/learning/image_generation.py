@@ -106,12 +106,11 @@ def _choose(
     if origin == "procedural":
         rounds = [random.permutation(pairs) for _ in range(-(-num_samples // pairs))]
         styles = upload.style[np.concatenate(rounds)[:num_samples]]
-        _, height, width, structures = upload.masks.shape
-        shapes = np.tile(np.array(TYPICAL_SHAPE, np.float32), (num_samples, structures, 1))
+        _, height, width, _ = upload.masks.shape
+        shapes = np.tile(np.array(TYPICAL_SHAPE, np.float32), (num_samples, 1))
         if styles.shape[1]:
-            statistics = styles[:, :-POSE_SIZE]
-            regions = statistics.reshape(num_samples, FIRST_STRUCTURE + structures, NUM_FEATURES)
-            shapes = regions[:, FIRST_STRUCTURE:, AREA : AREA + 2]
+            regions = styles[:, :-POSE_SIZE].reshape(num_samples, -1, NUM_FEATURES)
+            shapes = regions[:, FIRST_STRUCTURE, AREA : AREA + 2]
         drawn_seed = derive_seed(seed, "procedural_masks", client)
         drawn = procedural_masks(shapes, height=height, width=width, seed=drawn_seed)
         return drawn, styles

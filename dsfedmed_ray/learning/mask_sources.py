@@ -87,28 +87,25 @@ def procedural_masks(
     r = 2 a / p and N = a / (pi r^2).
 
     Args:
-        shapes: ``[count, structures, 2]``, area and perimeter as fractions of the image's pixels.
+        shapes: ``[count, 2]``, area and perimeter as fractions of the image's pixels.
         height: rows, pixels.
         width: columns, pixels.
         seed: of the drawing.
 
     Returns:
-        ``uint8 [count, height, width, structures]`` of 0 and 1. A structure whose area is smaller
-        than the one before it is drawn inside it, as a cup in a disc.
+        ``uint8 [count, height, width, 1]`` of 0 and 1: one structure, since areas and perimeters
+        do not tell how several lie to each other.
     """
-    count, structures, _ = shapes.shape
-    masks = np.zeros((count, height, width, structures), np.uint8)
-    for index in range(count):
+    masks = np.zeros((len(shapes), height, width, 1), np.uint8)
+    for index, (area, perimeter) in enumerate(shapes.tolist()):
+        if area <= 0:
+            continue
         random = numpy_generator(seed, "procedural_masks", index)
-        inside: NDArray[np.uint8] | None = None
-        for structure in range(structures):
-            area, perimeter = (float(value) for value in shapes[index, structure])
-            if area <= 0:
-                continue
-            radius = 2 * area / max(perimeter, 1e-6)
-            drawn = draw_ellipses(
-                random, height, width, area=area * height * width, radius_px=radius, within=inside
-            )
-            masks[index, :, :, structure] = drawn
-            inside = drawn
+        masks[index, :, :, 0] = draw_ellipses(
+            random,
+            height,
+            width,
+            area=area * height * width,
+            radius_px=2 * area / max(perimeter, 1e-6),
+        )
     return masks

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsfedmed_ray.models.painting import (
+    AREA,
     CHROMA,
     COARSE,
     DEVIATION,
@@ -57,9 +58,21 @@ def diversify_style(
     for index in np.flatnonzero(changed):
         if others and random.random() < 0.5:
             pool = others[int(random.integers(len(others)))]
-            mixed[index, :-POSE_SIZE] = pool[random.integers(len(pool)), :-POSE_SIZE]
+            mixed[index] = borrowed(mixed[index], pool[random.integers(len(pool))])
         mixed[index] = shift_style(mixed[index], random)
     return mixed, changed
+
+
+def borrowed(style: Styles, other: Styles) -> Styles:
+    """Another image's style, ``[size]``, under this one's pose.
+
+    Regions that the other image lacks keep their own look: a region without pixels has no colour
+    and no texture, and would be drawn as a black hole.
+    """
+    regions = style[:-POSE_SIZE].reshape(-1, NUM_FEATURES)
+    taken = other[:-POSE_SIZE].reshape(-1, NUM_FEATURES)
+    mixed = np.where(taken[:, AREA, None] > 0, taken, regions)
+    return np.concatenate([mixed.reshape(-1), style[-POSE_SIZE:]])
 
 
 def shift_style(style: Styles, random: np.random.Generator) -> Styles:
@@ -70,7 +83,7 @@ def shift_style(style: Styles, random: np.random.Generator) -> Styles:
     """
     regions = style[:-POSE_SIZE].reshape(-1, NUM_FEATURES).copy()
     order = random.permutation(3)
-    means = recast_structures(regions[:, MEAN][:, order], random)
+    means = recast_structures(regions[:, MEAN][:, order], random, regions[:, AREA] > 0)
     gain = 2.0 ** random.uniform(-0.7, 0.4)
     means = means[:1] + (means - means[:1]) * gain + random.uniform(-0.1, 0.1)
     own = random.normal(0, 0.05, (len(regions), 1))
@@ -83,7 +96,9 @@ def shift_style(style: Styles, random: np.random.Generator) -> Styles:
     return np.concatenate([regions.reshape(-1), style[-POSE_SIZE:]]).astype(np.float32)
 
 
-def recast_structures(means: Styles, random: np.random.Generator) -> Styles:
+def recast_structures(
+    means: Styles, random: np.random.Generator, present: NDArray[np.bool_]
+) -> Styles:
     """Gives each structure a brightness of its own, as another pulse sequence or stain would.
 
     Which structure is brighter than which is what differs most between sequences, and what a model
@@ -93,13 +108,15 @@ def recast_structures(means: Styles, random: np.random.Generator) -> Styles:
     Args:
         means: colour of the whole image, far and near ground and each structure, ``[regions, 3]``.
         random: the stream.
+        present: which of these regions have pixels, so that their means are colours, ``[regions]``.
 
     Returns:
         The same with structures between :data:`MARGIN` below the darkest region and as much above
         the brightest, each channel moved alike.
     """
     grey = means.mean(axis=1)
-    low, high = grey[FAR:].min() - MARGIN, grey[FAR:].max() + MARGIN
+    seen = grey[FAR:][present[FAR:]]
+    low, high = seen.min() - MARGIN, seen.max() + MARGIN
     structures = slice(FIRST_STRUCTURE, None)
     drawn = random.uniform(max(low, DARKEST), min(high, 1 - DARKEST), len(grey[structures]))
     recast = means.copy()

@@ -22,6 +22,7 @@ class BestState:
         best_unit: when it was reached.
         unit: when the kept state was reached; not before ``best_unit``.
         state: the kept state.
+        is_complete: whether all sites that were asked scored the kept state.
     """
 
     def __init__(self, tolerance: float = 0.0) -> None:
@@ -29,12 +30,20 @@ class BestState:
         self.best_unit = -1
         self.unit = -1
         self.state: State = {}
+        self.is_complete = False
         self._tolerance = tolerance
 
-    def offer(self, unit: int, score: float, state: State) -> bool:
-        """Keeps ``state`` if it is better, or later and within the tolerance; says whether so."""
-        better = self.score is None or score > self.score
+    def offer(self, unit: int, score: float, state: State, *, is_complete: bool = True) -> bool:
+        """Keeps ``state`` if it is better, or later and within the tolerance; says whether so.
+
+        A mean over some of the sites is not comparable with one over all: where a site did not
+        answer (``is_complete=False``) a state is kept only until one that all have scored.
+        """
+        if self.is_complete and not is_complete:
+            return False
+        better = self.score is None or score > self.score or is_complete > self.is_complete
         if better:
+            self.is_complete = is_complete
             self.score, self.best_unit = score, unit
         assert self.score is not None
         if not better and (self._tolerance == 0 or score < self.score - self._tolerance):
@@ -55,6 +64,7 @@ class BestState:
             "best_unit": self.best_unit,
             "unit": self.unit,
             "state": self.state,
+            "is_complete": self.is_complete,
         }
 
     @classmethod
@@ -62,7 +72,7 @@ class BestState:
         """From :meth:`snapshot`."""
         best = cls(tolerance)
         best.score, best.best_unit = content["score"], content["best_unit"]
-        best.unit = content["unit"]
+        best.unit, best.is_complete = content["unit"], content["is_complete"]
         state: dict[str, Tensor] = content["state"]
         best.state = state
         return best

@@ -39,16 +39,23 @@ class CentralizedTraining:
         patience: epochs without a better seen validation before training stops; None runs all.
         tolerance: the result is the latest epoch whose validation Dice is at most this far below
             the best, in [0, 1); 0 takes the best.
+        rate_decay: what the learning rate is multiplied by after each epoch, in (0, 1].
     """
 
     epochs: int = 40
     training: SegmentationTraining = field(default_factory=SegmentationTraining)
     patience: int | None = None
     tolerance: float = 0.0
+    rate_decay: float = 1.0
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
             raise ConfigurationError(f"method.centralized.epochs is {self.epochs}; at least 1")
+        if not 0 < self.rate_decay <= 1:
+            raise ConfigurationError(
+                f"method.centralized.rate_decay is {self.rate_decay}; allowed: above 0 up to 1 "
+                "(1 keeps the learning rate)"
+            )
         check_patience("method.centralized.patience", self.patience)
         check_tolerance("method.centralized.tolerance", self.tolerance)
         if self.training.epochs != 1 or self.training.steps is not None:
@@ -90,6 +97,8 @@ class CentralizedEpochs:
     def advance(self, unit: int) -> UnitResult:
         """One pass, and a validation on every seen site."""
         name = (self._context.seed, STAGE, unit)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._schedule.training.learning_rate * self._schedule.rate_decay**unit
         with named_torch_stream(*name, "layers"):
             loss = train_on_pairs(
                 self._model,

@@ -1,6 +1,7 @@
 """What the server sends to clients, what it hears of them, and both in the ledger."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from dsfedmed_ray.accounting.communication import payload_bytes
@@ -114,6 +115,21 @@ class StateVersions:
         self._holders, self._earlier_holders = set(content["now"]), set(content["earlier"])
 
 
+@dataclass(frozen=True)
+class Validation:
+    """What clients say about a state.
+
+    Attributes:
+        dice: mean over those that answered.
+        is_complete: whether all that were asked did; the failure policy may drop some.
+        transfers: what travelled for it.
+    """
+
+    dice: float
+    is_complete: bool
+    transfers: list[Transfer]
+
+
 def validation_dice(
     pool: ClientPool,
     clients: Sequence[int],
@@ -122,8 +138,8 @@ def validation_dice(
     stage: str,
     unit: int,
     with_own_norms: bool = False,
-) -> tuple[float, list[Transfer]]:
-    """Mean Dice of a state over clients' own validation pairs, and what travelled for it.
+) -> Validation:
+    """Mean Dice of a state over clients' own validation pairs.
 
     Each client counts the same, whatever its size: the aim is a model for every hospital. Only
     the score travels here; the caller counts how the state came to the clients. With their own
@@ -145,4 +161,8 @@ def validation_dice(
             round_index=unit,
         )
     ]
-    return sum(scores[client] for client in sorted(scores)) / len(scores), transfers
+    return Validation(
+        dice=sum(scores[client] for client in sorted(scores)) / len(scores),
+        is_complete=len(scores) == len(clients),
+        transfers=transfers,
+    )

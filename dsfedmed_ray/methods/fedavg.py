@@ -175,7 +175,7 @@ class FederatedRounds:
             if self._keeps_norms
             else self._participation.joined(round_index, most)
         )
-        dice, sent = validation_dice(
+        validation = validation_dice(
             self._pool,
             clients,
             self._state,
@@ -183,8 +183,14 @@ class FederatedRounds:
             unit=round_index,
             with_own_norms=self._keeps_norms,
         )
-        self._best.offer(round_index, dice, self._layout.unflatten(self._state))
-        return dice, self._versions.send(clients, self._state, round_index) + sent
+        self._best.offer(
+            round_index,
+            validation.dice,
+            self._layout.unflatten(self._state),
+            is_complete=validation.is_complete,
+        )
+        sent = self._versions.send(clients, self._state, round_index)
+        return validation.dice, sent + validation.transfers
 
     def _uplinks(self, round_index: int, result: RoundResult) -> list[Transfer]:
         return [

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dsfedmed_ray.errors import CheckpointError
+from dsfedmed_ray.models.generator import stratified_steps
 from dsfedmed_ray.models.image_space import Condition, PaintedSpace
 from dsfedmed_ray.models.procedural_images import draw_public_pair
 from dsfedmed_ray.models.public_pool import PublicPool
@@ -141,8 +142,7 @@ class BackboneTraining:
         count = latents.shape[0]
         scheduler = self.parts.scheduler
         noise = torch.randn(latents.shape, generator=random)
-        strata = (torch.arange(count) + torch.rand(count, generator=random)) / count
-        steps = (strata * scheduler.config.num_train_timesteps).long()
+        steps = stratified_steps(count, scheduler.config.num_train_timesteps, random)
         noisy = scheduler.add_noise(latents, noise, steps)
         target = scheduler.get_velocity(latents, noise, steps)
         styled = (torch.rand(count, generator=random) >= self.recipe.style_dropout).float()

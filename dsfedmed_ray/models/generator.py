@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
+from torch import Generator as RandomGenerator
 from torch import Tensor, nn
 
 from dsfedmed_ray.errors import CheckpointError
@@ -178,6 +179,13 @@ def limit_energy(
     drawn = image.square().mean(dim=(2, 3), keepdim=True).sqrt()
     image = image * (spectrum.view(1, -1, 1, 1) / drawn.clamp(min=1e-6)).clamp(max=1)
     return a * (noisy - a * image) / s - s * image
+
+
+def stratified_steps(count: int, num_steps: int, random: RandomGenerator) -> Int[Tensor, " count"]:
+    """One random step in each of ``count`` equal parts of ``0 ... num_steps - 1``, ascending."""
+    strata = (torch.arange(count) + torch.rand(count, generator=random)) / count
+    # In float32 the last part can round up to its end.
+    return (strata * num_steps).long().clamp(max=num_steps - 1)
 
 
 def first_of(condition: Condition) -> Condition:

@@ -136,6 +136,19 @@ class GeneratorSettings:
         defaults: dict[str, Any] = {f.name: f.default for f in fields(self) if f.name in SAMPLING}
         return replace(self, **defaults)
 
+    def check_structures(self, count: int) -> None:
+        """Refuses masks that cannot be drawn for so many structures.
+
+        Raises:
+            ConfigurationError: areas and perimeters do not tell how several structures lie to
+                each other.
+        """
+        if self.masks == "procedural" and count > 1:
+            raise ConfigurationError(
+                f"generator.masks=procedural draws one structure and the data have {count}; set "
+                "generator.masks=perturbed, or data.structures=[NAME] where the data allow it"
+            )
+
     def check(self) -> None:
         """Looks for the backbone's files without loading any; called before a run starts.
 

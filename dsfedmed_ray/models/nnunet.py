@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from dsfedmed_ray.errors import ConfigurationError
 from dsfedmed_ray.models.monai_import import monai_module
-from dsfedmed_ray.models.segmenter import Segmenter
+from dsfedmed_ray.models.segmenter import Segmenter, check_prior, logit_of
 from dsfedmed_ray.records import ImageArray, Sample
 from dsfedmed_ray.seeding import named_torch_stream
 
@@ -153,11 +153,14 @@ class NnUNetConfig:
             that fills the run's images.
         base_channels: channels of the finest level (nnU-Net: 32), doubled at each next one.
         max_channels: upper bound of that (nnU-Net in 2D: 512).
+        foreground_prior: probability that the untrained network gives to foreground, in (0, 1),
+            as the U-Net's, so that rows differ in the network alone.
     """
 
     fingerprint: Fingerprint | None = None
     base_channels: int = 32
     max_channels: int = 512
+    foreground_prior: float = 0.05
 
     def __post_init__(self) -> None:
         if not 1 <= self.base_channels <= self.max_channels:
@@ -165,6 +168,7 @@ class NnUNetConfig:
                 f"lightweight.base_channels is {self.base_channels}; "
                 f"it must be in 1 to max_channels = {self.max_channels}"
             )
+        check_prior(self.foreground_prior)
 
     def plan(self, image_size: int) -> Plan:
         """The network for images of a size.
@@ -204,7 +208,8 @@ class NnUNetConfig:
                 filters=plan.channels,
             )
         reduction = np.prod(plan.strides, axis=0)
-        return NnUNetSegmenter(net, (int(reduction[0]), int(reduction[1])))
+        halvings = (int(reduction[0]), int(reduction[1]))
+        return NnUNetSegmenter(net, halvings, self.foreground_prior)
 
 
 def plan_strides(
@@ -239,10 +244,12 @@ class NnUNetSegmenter(Segmenter):
     Args:
         net: the network.
         reduction: how often it divides rows and columns in all.
+        foreground_prior: probability that its logits are shifted to.
     """
 
-    def __init__(self, net: nn.Module, reduction: tuple[int, int]) -> None:
+    def __init__(self, net: nn.Module, reduction: tuple[int, int], foreground_prior: float) -> None:
         super().__init__()
+        self._offset = logit_of(foreground_prior)
         self.net = net
         self.reduction = reduction
 
@@ -255,4 +262,4 @@ class NnUNetSegmenter(Segmenter):
         height, width = images.shape[-2:]
         below, right = -height % self.reduction[0], -width % self.reduction[1]
         logits: Tensor = self.net(functional.pad(normalised, (0, right, 0, below)))
-        return logits[..., :height, :width]
+        return logits[..., :height, :width] + self._offset

@@ -205,7 +205,6 @@ def draw_ellipses(
     *,
     area: float,
     radius_px: float,
-    within: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
     """Wobbly ellipses of about one radius until an area is covered.
 
@@ -215,20 +214,15 @@ def draw_ellipses(
         width: columns, pixels.
         area: pixels to cover; at least one ellipse is drawn.
         radius_px: mean radius.
-        within: centres are drawn where this is 1; None is anywhere.
 
     Returns:
         ``uint8 [height, width]`` of 0 and 1.
     """
     canvas = np.zeros((height, width), np.float32)
-    places = None if within is None or not within.any() else np.argwhere(within)
     radius_px = min(max(radius_px, 1.0), min(height, width) / 2)
     for _ in range(400):
-        if places is None:
-            margin = min(radius_px, min(height, width) / 2 - 1) * random.uniform(0, 1)
-            centre = random.uniform(margin, (height - margin, width - margin))
-        else:
-            centre = places.mean(axis=0) + random.normal(0, radius_px / 4, 2)
+        margin = min(radius_px, min(height, width) / 2 - 1) * random.uniform(0, 1)
+        centre = random.uniform(margin, (height - margin, width - margin))
         _add_blob(random, canvas, centre, radius_px * random.uniform(0.75, 1.3), 1.0, False)
         if (canvas > 0.5).sum() >= area * 0.9:
             break

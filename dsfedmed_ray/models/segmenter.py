@@ -5,13 +5,14 @@ and enters stage keys. The model itself is an ``nn.Module`` with two additions: 
 state is trained (and therefore travels), and, for foundation models, where its frozen part ends.
 """
 
+import math
 from abc import ABC, abstractmethod
 from typing import Protocol
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dsfedmed_ray.errors import CheckpointError
+from dsfedmed_ray.errors import CheckpointError, ConfigurationError
 
 State = dict[str, Tensor]
 
@@ -133,3 +134,20 @@ def check_same_layout(own: State, given: State, *, what: str) -> None:
                 f"state does not fit {what}: {name} has shape {tuple(given[name].shape)}, "
                 f"expected {tuple(value.shape)}; use weights of the same architecture"
             )
+
+
+def check_prior(foreground_prior: float) -> None:
+    """Refuses a probability of foreground that is none.
+
+    Raises:
+        ConfigurationError: it is not between 0 and 1.
+    """
+    if not 0.0 < foreground_prior < 1.0:
+        raise ConfigurationError(
+            f"lightweight.foreground_prior is {foreground_prior}; allowed: between 0 and 1"
+        )
+
+
+def logit_of(probability: float) -> float:
+    """The logit whose sigmoid is ``probability``, which lies between 0 and 1."""
+    return math.log(probability / (1.0 - probability))

@@ -1,6 +1,5 @@
 """The lightweight default: MONAI's residual U-Net, about 100,000 parameters."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 
 from dsfedmed_ray.errors import ConfigurationError
 from dsfedmed_ray.models.monai_import import monai_module
-from dsfedmed_ray.models.segmenter import Segmenter
+from dsfedmed_ray.models.segmenter import Segmenter, check_prior, logit_of
 from dsfedmed_ray.seeding import named_torch_stream
 
 NARROW_CHANNELS = 16
@@ -46,10 +45,7 @@ class UNetConfig:
             raise ConfigurationError(
                 f"lightweight.num_res_units is {self.num_res_units}; 0 or more are allowed"
             )
-        if not 0.0 < self.foreground_prior < 1.0:
-            raise ConfigurationError(
-                f"lightweight.foreground_prior is {self.foreground_prior}; allowed: between 0 and 1"
-            )
+        check_prior(self.foreground_prior)
         if self.norm not in ("instance", "batch"):
             raise ConfigurationError(f"lightweight.norm is {self.norm!r}; allowed: instance, batch")
 
@@ -85,7 +81,7 @@ class UNetSegmenter(Segmenter):
     def __init__(self, net: nn.Module, foreground_prior: float) -> None:
         super().__init__()
         self.net = net
-        self._offset = math.log(foreground_prior / (1.0 - foreground_prior))
+        self._offset = logit_of(foreground_prior)
         for module in net.modules():
             if isinstance(module, nn.Conv2d) and module.out_channels <= NARROW_CHANNELS:
                 module.register_forward_pre_hook(_channels_last_on_cpu)

@@ -103,3 +103,13 @@ def test_pooled_sam_trains_as_fedsam_does() -> None:
     pooled: Any = build_experiment(compose(["method=centralized_sam", local_epochs])).method
     federated: Any = build_experiment(compose(["method=fedsam", local_epochs])).method
     assert pooled.centralized.training == federated.federated.local.training
+    assert pooled.centralized.rate_decay == federated.federated.local.rate_decay
+
+
+def test_pooled_training_has_the_clients_rate_and_its_fall() -> None:
+    """A bound with another schedule would say something about the schedule."""
+    local_epochs = ["schedule.local_steps=null", "schedule.local_rate=0.03"]
+    pooled: Any = build_experiment(compose(["method=centralized", *local_epochs])).method
+    federated: Any = build_experiment(compose(["method=fedavg", *local_epochs])).method
+    assert pooled.centralized.training == federated.federated.local.training
+    assert pooled.centralized.rate_decay == federated.federated.local.rate_decay == 0.97

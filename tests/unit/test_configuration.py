@@ -22,8 +22,9 @@ def test_the_checkout_has_the_methods_and_experiments_of_the_documentation() -> 
 def test_every_experiment_composes_with_every_method(
     experiment: str, method: str, size: str
 ) -> None:
-    config = compose([f"experiment={experiment}", f"method={method}", f"size={size}"])
-    built = build_experiment(config)
+    overrides = [f"experiment={experiment}", f"method={method}", f"size={size}"]
+    needed = ["data.root=sites"] if experiment == "nuclei" else []
+    built = build_experiment(compose([*overrides, *needed]))
     assert built.method.name == method
 
 
@@ -76,6 +77,13 @@ def test_workers_of_stage_4_that_contradict_each_other(overrides: list[str], mes
         build_experiment(compose(overrides))
 
 
+def test_the_experiment_on_real_images_asks_for_their_folder() -> None:
+    with pytest.raises(ConfigurationError, match=r"data\.root is required; set data\.root=VALUE"):
+        build_experiment(compose(["experiment=nuclei"]))
+    built = build_experiment(compose(["experiment=nuclei", "data.root=sites"]))
+    assert built.split.max_train_pairs == 60
+
+
 def test_numbers_of_the_toy_size() -> None:
     built = build_experiment(compose(["experiment=embedded", "size=toy", "schedule.rounds=3"]))
     assert built.method.federated.rounds == 3  # type: ignore[attr-defined]
@@ -85,7 +93,7 @@ def test_numbers_of_the_toy_size() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["experiment=smok"], r"experiment/smok.* embedded paper quickstart .* smoke$"),
+        (["experiment=smok"], r"experiment/smok.* embedded nuclei paper quickstart .* smoke$"),
         (["data=nowhere"], r"data/nowhere.* brain_sites folder npy$"),
         (["speed=1"], r"^speed is not a key; the configuration has: data, foundation, .*, store$"),
         (["method.speed.x=1"], r"^method\.speed\.x is not a key; method has: adaptation, .*"),
@@ -142,6 +150,7 @@ def test_what_does_not_compose_is_named(overrides: list[str], message: str) -> N
             r"ized\.patience is 0; at",
         ),
         (["method=centralized", "method.centralized.tolerance=1"], r"tolerance is 1.*allowed: 0"),
+        (["method=centralized", "method.centralized.rate_decay=0"], r"rate_decay is 0; allowed:"),
         (["+method.federated.speed=1"], r"method\.federated\.speed is not a key; .* has: rounds, "),
         (["run.dir=${nothing}"], "nothing"),
         (["store.remote=3"], r"^store\.remote is 3; expected a text or null$"),

@@ -47,7 +47,8 @@ class DSFedMed:
         distillation: stage 5, how.
         checks: what is measured about the synthetic set.
         synthetic_row: whether a row of the table tells what the synthetic images bring alone: the
-            federated model, trained on their masks without foundation model and selection.
+            federated model, trained on their masks without foundation model and selection. Where
+            the clients distil there is none: it would take other steps than they do.
         name: the row's name.
     """
 
@@ -77,6 +78,7 @@ class DSFedMed:
         split.require_validation()  # stage 5 validates, whatever the rounds do
         self.federated.check(model, split)
         self.checks.check(generator)
+        generator.check_structures(len(split.federation.structures))
         generator.check()
 
     def run(self, context: RunContext) -> MethodResult:
@@ -100,7 +102,8 @@ class DSFedMed:
         self, context: RunContext, synthetic: StageOutput, federated: StageOutput
     ) -> dict[str, State]:
         rows = {"fedavg": load_file(federated.folder / MODEL_FILE)}
-        if self.synthetic_row and context.with_rows:
+        at_server = self.distillation.placement == "server"
+        if self.synthetic_row and at_server and context.with_rows:
             trained = self._train_on_synthetic(context, synthetic, federated)
             rows[SYNTHETIC_ROW] = load_file(trained.folder / MODEL_FILE)
         return rows
@@ -194,9 +197,7 @@ class DSFedMed:
     def _train_on_synthetic(
         self, context: RunContext, synthetic: StageOutput, federated: StageOutput
     ) -> StageOutput:
-        alone = replace(
-            self.distillation, kl_weight=0.0, temperature=1.0, mutual=False, placement="server"
-        )
+        alone = replace(self.distillation, kl_weight=0.0, temperature=1.0, mutual=False)
         # The release's rule takes the supervised step on every sample.
         ratio = 1.0 if self.selection.rule == "authors_batch" else self.selection.ratio
         return context.stage(

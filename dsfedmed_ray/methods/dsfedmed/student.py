@@ -1,5 +1,6 @@
 """Stage 5, the lightweight model: it trains on the pool and is judged at the clients."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from dsfedmed_ray.data.synthetic_samples import read_synthetic
 from dsfedmed_ray.learning.mutual_distillation import Distillation, PoolLearner
 from dsfedmed_ray.methods.best_state import BestState
-from dsfedmed_ray.methods.exchange import broadcast_transfers, validation_dice
+from dsfedmed_ray.methods.exchange import Validation, broadcast_transfers, validation_dice
 from dsfedmed_ray.methods.method import layout_of
 from dsfedmed_ray.methods.run_context import RunContext
 from dsfedmed_ray.models.segmenter import State
@@ -88,10 +89,10 @@ class Student:
         """Mean Dice of the candidate after an epoch at the seen sites, and what travelled."""
         self._last = epoch
         candidate = self._candidate()
-        dice, sent = self._judged(candidate, epoch)
-        self.best.offer(epoch, dice, candidate)
-        sent, self._unsaid = self._unsaid + sent, []
-        return dice, sent
+        validation = self._judged(candidate, epoch)
+        self.best.offer(epoch, validation.dice, candidate, is_complete=validation.is_complete)
+        sent, self._unsaid = self._unsaid + validation.transfers, []
+        return validation.dice, sent
 
     def is_finished(self) -> bool:
         """Whether patience has run out."""
@@ -112,19 +113,20 @@ class Student:
         It travels like any other: the clients were not asked to keep what they validated before.
         """
         state = self._model.trainable_state()
-        dice, self._unsaid = self._judged(state, 0)  # goes out with epoch 0
-        self.best.offer(INITIAL, dice, state)
+        validation = self._judged(state, 0)
+        self._unsaid = validation.transfers  # goes out with epoch 0
+        self.best.offer(INITIAL, validation.dice, state, is_complete=validation.is_complete)
 
-    def _judged(self, candidate: State, epoch: int) -> tuple[float, list[Transfer]]:
-        """A candidate's mean Dice at the clients, and what travelled for it."""
+    def _judged(self, candidate: State, epoch: int) -> Validation:
+        """What the clients say about a candidate, with what travelled down for it."""
         flat = self._layout.flatten(candidate)
         clients = self._context.all_clients()
-        dice, up = validation_dice(self._pool, clients, flat, stage=self._stage, unit=epoch)
+        said = validation_dice(self._pool, clients, flat, stage=self._stage, unit=epoch)
         names = [self._pool.client_name(client) for client in clients]
         down = broadcast_transfers(
             names, flat, stage=self._stage, what="candidate", round_index=epoch
         )
-        return dice, down + up
+        return replace(said, transfers=down + said.transfers)
 
     def _candidate(self) -> State:
         """The trained model, averaged with the federated one it started from."""

@@ -52,6 +52,25 @@ def test_the_split_keeps_to_the_layout(root: Path) -> None:
     assert split.indices("client2", "test") == (0, 1, 2, 3, 4)
 
 
+def test_slices_of_one_volume_stay_on_one_side(root: Path) -> None:
+    """Six held-out slices of two volumes: validation has one volume, test the other."""
+    folder = root / "client1"
+    for kind in ("data", "label"):
+        pixels = np.load(folder / f"val_{kind}_npy" / "sample0.npy")
+        for path in (folder / f"val_{kind}_npy").iterdir():
+            path.unlink()
+        for volume in ("a", "b"):
+            for number in range(3):
+                np.save(folder / f"val_{kind}_npy" / f"{volume}_slice{number}.npy", pixels)
+    structures = ["disc", "cup"]
+    config = NpyConfig(root=str(root), structures=structures, group_regex="_slice[0-9]+$")
+    split = LeaveOneSiteOut(unseen_site="client2").apply(config.build())
+    held_out = split.indices("client1", "validation"), split.indices("client1", "test")
+    assert sorted(held_out) == [(3, 4, 5), (6, 7, 8)]
+    with pytest.raises(ConfigurationError, match=r"data\.group_regex '\(' is no regular"):
+        NpyConfig(root=str(root), group_regex="(")
+
+
 def test_a_missing_folder_is_named(root: Path) -> None:
     (root / "client1/val_label_npy").rename(root / "client1/labels")
 

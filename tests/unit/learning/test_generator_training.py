@@ -1,6 +1,7 @@
 """Tuning a ControlNet: what it changes, what it sends, and that it repeats."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,17 @@ def test_upload_file(toy_config: Make, pairs: Sequence[Sample], tmp_path: Path) 
 def test_no_pairs(toy_config: Make) -> None:
     with pytest.raises(ConfigurationError, match="without pairs cannot tune a generator"):
         tune_generator(toy_config().build(), [], seed=0)
+
+
+def test_several_structures_cannot_be_drawn_by_area(
+    toy_config: Make, pairs: Sequence[Sample]
+) -> None:
+    both = [replace(pair, mask=pair.mask.repeat(2, axis=2)) for pair in pairs]
+    with pytest.raises(
+        ConfigurationError,
+        match=r"masks=procedural draws one structure and the data have 2; set",
+    ):
+        tune_generator(toy_config(masks="procedural").build(), both, seed=0)
 
 
 def test_min_snr_weight_of_velocity() -> None:

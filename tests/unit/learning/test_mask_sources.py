@@ -65,7 +65,7 @@ def test_only_what_the_border_cuts_goes_on_beyond_it() -> None:
 
 def test_drawn_areas() -> None:
     """Area 0.1 and perimeter 0.04 of the pixels: discs of radius 5 pixels, about 410 of 4096."""
-    shapes = np.full((4, 1, 2), (0.1, 0.04), np.float32)
+    shapes = np.full((4, 2), (0.1, 0.04), np.float32)
     masks = procedural_masks(shapes, height=64, width=64, seed=0)
     areas = masks.mean(axis=(1, 2, 3))
     assert ((areas > 0.08) & (areas < 0.16)).all()

@@ -6,11 +6,12 @@ import pytest
 from dsfedmed_ray.learning.style_mixing import (
     DARKEST,
     MARGIN,
+    borrowed,
     diversify_style,
     recast_structures,
     shift_style,
 )
-from dsfedmed_ray.models.painting import AREA, MEAN, NUM_FEATURES, PERIMETER
+from dsfedmed_ray.models.painting import AREA, DEVIATION, FINE, MEAN, NUM_FEATURES, PERIMETER
 from dsfedmed_ray.models.pose import POSE_SIZE
 from dsfedmed_ray.seeding import numpy_generator
 
@@ -60,8 +61,8 @@ def test_recast_structures_trade_places_and_keep_their_tint() -> None:
     about half of them (binomial, 100 +- 4 * 7).
     """
     means = np.array([[0.4] * 3, [0.2] * 3, [0.3] * 3, [0.55, 0.5, 0.45], [0.9] * 3], np.float32)
-    random = numpy_generator("recast")
-    drawn = np.stack([recast_structures(means, random) for _ in range(200)])
+    random, present = numpy_generator("recast"), np.ones(5, np.bool_)
+    drawn = np.stack([recast_structures(means, random, present) for _ in range(200)])
     assert np.array_equal(drawn[:, :3], np.broadcast_to(means[:3], (200, 3, 3)))
     grey = drawn[:, 3:].mean(axis=2)
     assert grey.min() >= 0.2 - MARGIN - 1e-6
@@ -70,3 +71,40 @@ def test_recast_structures_trade_places_and_keep_their_tint() -> None:
     assert (grey.max(axis=0) > 0.8).all()
     assert np.allclose(drawn[:, 3, 0] - drawn[:, 3, 2], 0.1, atol=1e-6)
     assert 72 <= int((grey[:, 0] > grey[:, 1]).sum()) <= 128
+
+
+def test_the_range_is_that_of_regions_with_pixels() -> None:
+    """Ground at 0.5, one structure at 0.6 and one without pixels, whose mean of 0 is no colour.
+
+    Both are drawn between 0.5 - 0.1 and 0.6 + 0.1; with the 0 it would be from 0.02.
+    """
+    means = np.array([[0.5] * 3, [0.5] * 3, [0.5] * 3, [0.6] * 3, [0.0] * 3], np.float32)
+    present, random = means[:, 0] > 0, numpy_generator("recast")
+    drawn = np.stack([recast_structures(means, random, present)[3:] for _ in range(50)])
+    assert drawn.min() >= 0.4 - 1e-6
+    assert drawn.max() <= 0.7 + 1e-6
+
+
+def test_a_borrowed_style_brings_no_region_without_pixels() -> None:
+    """Of the other's four regions the last has no pixels, so all its features are 0.
+
+    The first three and their areas are the other's, the last and the pose stay.
+    """
+    own, other = styles(2)
+    absent = 3 * NUM_FEATURES
+    other[absent:-POSE_SIZE] = 0
+    mixed = borrowed(own, other)
+    assert np.array_equal(mixed[:absent], other[:absent])
+    assert np.array_equal(mixed[absent:], own[absent:])
+    assert mixed.dtype == np.float32
+
+
+def test_structures_that_others_lack_are_not_drawn_black() -> None:
+    """All other clients lack the last structure; whatever is borrowed, its texture stays ours."""
+    given = styles(6)
+    lacking = styles(6)
+    lacking[:, 3 * NUM_FEATURES : -POSE_SIZE] = 0
+    mixed, _ = diversify_style(given, [lacking], share=1.0, random=numpy_generator("mix"))
+    last = mixed[:, :-POSE_SIZE].reshape(6, 4, NUM_FEATURES)[:, 3]
+    assert (last[:, DEVIATION] > 0).all()
+    assert (last[:, FINE] > 0).all()

@@ -65,3 +65,16 @@ def test_it_comes_back_from_a_checkpoint() -> None:
     assert (restored.unit, restored.score) == (4, 0.7)
     assert torch.equal(restored.state["weight"], best.state["weight"])
     assert BestState.restored(BestState().snapshot()).score is None
+
+
+def test_a_score_over_some_sites_gives_way_to_one_over_all() -> None:
+    """0.9 over some is kept for want of better, 0.4 over all replaces it; 0.95 is not taken."""
+    best = BestState(tolerance=0.01)
+    assert best.offer(0, 0.9, state(0), is_complete=False)
+    assert best.offer(1, 0.92, state(1), is_complete=False)
+    assert best.offer(2, 0.4, state(2))
+    assert not best.offer(3, 0.95, state(3), is_complete=False)
+    assert (best.unit, best.score) == (2, 0.4)
+    restored = BestState.restored(best.snapshot())
+    assert not restored.offer(4, 0.99, state(4), is_complete=False)
+    assert restored.offer(5, 0.5, state(5))

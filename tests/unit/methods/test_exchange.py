@@ -9,7 +9,7 @@ import pytest
 from dsfedmed_ray.accounting.communication import payload_bytes
 from dsfedmed_ray.learning.aggregation import FlatState
 from dsfedmed_ray.learning.wire import to_wire
-from dsfedmed_ray.methods.exchange import StateVersions
+from dsfedmed_ray.methods.exchange import StateVersions, validation_dice
 
 STATE = FlatState(values=np.zeros(100, np.float32), counters=np.zeros(0, np.int64))
 WHOLE, CHANGE = payload_bytes(STATE), payload_bytes(to_wire(STATE, STATE, "float16"))
@@ -63,3 +63,26 @@ def test_who_holds_what_is_part_of_a_checkpoint(wire_dtype: Any) -> None:
         assert sent(state, clients) == sent(resumed, clients)
         state.renew()
         resumed.renew()
+
+
+class Judges:
+    """A pool whose policy dropped client 2."""
+
+    @staticmethod
+    def client_name(client: int) -> str:
+        return f"site {client}"
+
+    @staticmethod
+    def map(method: str, clients: list[int], *_: Any) -> Any:
+        assert method == "evaluate"
+        return ((client, 0.25 * client) for client in reversed(clients) if client != 2)
+
+
+def test_a_validation_says_whether_all_answered() -> None:
+    """Clients 1 and 3 say 0.25 and 0.75: mean 0.5; asked with client 2 they are not all."""
+    pool: Any = Judges()
+    whole = validation_dice(pool, [1, 3], STATE, stage="train", unit=0)
+    partial = validation_dice(pool, [1, 2, 3], STATE, stage="train", unit=0)
+    assert (whole.dice, whole.is_complete) == (0.5, True)
+    assert (partial.dice, partial.is_complete) == (0.5, False)
+    assert [line.client for line in partial.transfers] == ["site 1", "site 3"]

@@ -6,10 +6,28 @@ import pytest
 import torch
 
 from dsfedmed_ray.errors import CheckpointError
-from dsfedmed_ray.models.generator import EmbeddedGeneratorConfig, shipped_backbone
+from dsfedmed_ray.models.generator import (
+    EmbeddedGeneratorConfig,
+    shipped_backbone,
+    stratified_steps,
+)
 from dsfedmed_ray.models.precision import compute_dtype
 
 MB = 2**20
+
+
+def test_one_step_of_each_part() -> None:
+    """Of 1000 steps, four parts of 250."""
+    steps = stratified_steps(4, 1000, torch.Generator().manual_seed(0))
+    assert (steps // 250).tolist() == [0, 1, 2, 3]
+
+
+def test_no_step_beyond_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """11 and the largest float32 below 1 are 12 in float32: 1000 of 1000 steps, one too far."""
+    largest = torch.tensor(1.0).nextafter(torch.tensor(0.0))
+    monkeypatch.setattr(torch, "rand", lambda count, generator: largest.expand(count))
+    steps = stratified_steps(12, 1000, torch.Generator())
+    assert steps.max() == 999
 
 
 def test_shipped_backbone_is_small_and_complete() -> None:

@@ -70,6 +70,17 @@ def test_logits_have_the_images_size() -> None:
         assert model(images).shape == (2, 2, image_size, image_size)
 
 
+def test_untrained_network_expects_the_foreground_prior() -> None:
+    """With the network's own output at 0, every probability is the prior, as for the U-Net."""
+    config = NnUNetConfig(base_channels=4, foreground_prior=0.2)
+    model = config.build(num_structures=1, image_size=32, seed=0).eval()
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)
+    assert torch.allclose(model(torch.rand(1, 3, 32, 32)).sigmoid(), torch.tensor(0.2))
+    with pytest.raises(ConfigurationError, match=r"foreground_prior is 0.0; allowed: between"):
+        NnUNetConfig(foreground_prior=0.0)
+
+
 def test_gain_and_offset_of_an_image_do_not_matter() -> None:
     model = NnUNetConfig(base_channels=4).build(num_structures=1, image_size=32, seed=0).eval()
     images = torch.rand(2, 3, 32, 32)

@@ -38,6 +38,11 @@ class Distillation:
         kl_weight: weight of both divergences (authors: 0.1); 0 trains the two side by side.
         mutual: whether the foundation model learns from the lightweight one too; False leaves it
             as it was adapted, a one-way distillation.
+        foundation_every: epochs from one in which the foundation model learns to the next (paper:
+            1). Between them the lightweight model, whose steps cost a small part, goes on towards
+            the logits that it gave last. Without effect where ``mutual`` is False.
+        validate_every: epochs between two candidates that the clients validate; the last epoch
+            always is one.
         lightweight_learning_rate: Adam's, for the lightweight model.
         foundation_learning_rate: Adam's, for the foundation model (authors: 1e-4).
         positive_weight: weight of foreground pixels in the cross-entropy (authors: 2).
@@ -65,6 +70,8 @@ class Distillation:
     supervised_weight: float = 0.9
     kl_weight: float = 0.1
     mutual: bool = True
+    foundation_every: int = 1
+    validate_every: int = 1
     lightweight_learning_rate: float = 1e-3
     foundation_learning_rate: float = 1e-4
     final_rate: float = 0.1
@@ -80,6 +87,8 @@ class Distillation:
         for name in (
             "epochs",
             "batch_size",
+            "foundation_every",
+            "validate_every",
             "temperature",
             "lightweight_learning_rate",
             "foundation_learning_rate",
@@ -116,6 +125,14 @@ class Distillation:
                 "method.distillation.placement=clients serves targets one way; "
                 "set method.distillation.mutual=false too"
             )
+
+    def foundation_learns(self, epoch: int) -> bool:
+        """Whether the foundation model makes steps in an epoch, from 0."""
+        return self.mutual and epoch % self.foundation_every == 0
+
+    def validates(self, epoch: int) -> bool:
+        """Whether the clients judge the lightweight model after an epoch, from 0."""
+        return (epoch + 1) % self.validate_every == 0 or epoch + 1 == self.epochs
 
     def rate_factor(self, epoch: int) -> float:
         """What both learning rates are multiplied by in an epoch, from 1 to ``final_rate``."""

@@ -48,6 +48,7 @@ class Settings:
     every_epochs: int = 1  # between two scorings of the pool
     distillation_epochs: int = 2
     distillation_batch: int = 4
+    foundation_every: int = 1  # epochs from one in which the foundation model learns to the next
     temperature: float = 1.0
     supervised_weight: float = 0.9
     kl_weight: float = 0.1
@@ -218,10 +219,12 @@ def distill_mutually(
     federated, best_dice = copied(light), seen_validation_dice(split, light)
     best = federated
     scores = torch.zeros(len(pool))
+    latest = torch.zeros_like(masks, dtype=torch.float16)  # what the foundation model gave last
     history: list[tuple[int, ...]] = []
     for epoch in range(s.distillation_epochs):
         if epoch % s.every_epochs == 0:
             scores = learnability(light, big, pool, embeddings, s)  # [N]
+            latest = logits_of(big, embeddings, s).half()  # [N, C, S, S]
         kept = select(scores, s, torch_generator(s.seed, "select_samples", epoch))
         history.append(tuple(kept.tolist()))
         light.train()
@@ -236,8 +239,14 @@ def distill_mutually(
             symmetry = int(torch.randint(8, (), generator=random))
             x = vary_light(turn(images[rows], symmetry), s, random)
             z_light = turn_back(light(x), symmetry)  # [B, C, S, S], over the images' own pixels
-            z_big = big.decode(embeddings[rows].float())  # [B, C, S, S]
             m = masks[rows]
+            if epoch % s.foundation_every > 0:
+                step(
+                    light_optimizer, distillation_loss(z_light, latest[rows].float(), m, s), s.clip
+                )
+                continue
+            z_big = big.decode(embeddings[rows].float())  # [B, C, S, S]
+            latest[rows] = z_big.detach().half()
             # Each model sees the other's logits as constants.
             step(light_optimizer, distillation_loss(z_light, z_big.detach(), m, s), s.clip)
             step(big_optimizer, distillation_loss(z_big, z_light.detach(), m, s), s.clip)
@@ -273,10 +282,18 @@ def learnability(
     big.eval()
     size, masks = s.distillation_batch, masks_of(pool)
     z_light = torch.cat([light(batch) for batch in images_of(pool).split(size)])  # [N, C, S, S]
-    z_big = torch.cat([big.decode(batch.float()) for batch in embeddings.split(size)])
+    z_big = logits_of(big, embeddings, s)
     reliability = -cross_entropy(z_big, masks)  # [N]
     disagreement = both_divergences(z_big, z_light, s.temperature)  # [N]
     return s.reliability_weight * reliability + (1 - s.reliability_weight) * disagreement
+
+
+@torch.no_grad()
+def logits_of(big: FoundationSegmenter, embeddings: Tensor, s: Settings) -> Tensor:
+    """The foundation model's logits of the pool, [N, C, S, S]."""
+    big.eval()
+    batches = embeddings.split(s.distillation_batch)
+    return torch.cat([big.decode(batch.float()) for batch in batches])
 
 
 def select(scores: Tensor, s: Settings, random: Generator) -> Tensor:

@@ -61,15 +61,13 @@ class DistillationEpochs:
         self._student.begin(None if content is None else content["student"])
         if content is not None:
             self._foundation.call("restore_progress", content["foundation"]).result()
-            self._exchange.scores = content["scores"]
+            self._exchange.restore(content["exchange"])
 
     def advance(self, unit: int) -> UnitResult:
-        """One epoch of the exchange, then validation at the clients."""
+        """One epoch of the exchange, then validation at the clients where it is due."""
         values = self._exchange.epoch(unit)
-        dice, sent = self._student.validated(unit)
-        return UnitResult(
-            values={**values, "validation_dice": dice}, transfers=self._exchange.transfers + sent
-        )
+        judged, sent = self._student.validated(unit)
+        return UnitResult(values=values | judged, transfers=self._exchange.transfers + sent)
 
     def is_finished(self) -> bool:
         """Whether patience has run out."""
@@ -80,7 +78,7 @@ class DistillationEpochs:
         return {
             "student": self._student.snapshot(),
             "foundation": self._foundation.call("progress_state").result(),
-            "scores": self._exchange.scores,
+            "exchange": self._exchange.snapshot(),
         }
 
     def save(self, folder: Path) -> None:

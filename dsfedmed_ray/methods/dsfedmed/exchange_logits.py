@@ -17,7 +17,7 @@ from dsfedmed_ray.methods.dsfedmed.select_samples import (
     whole_pool,
 )
 from dsfedmed_ray.records import Transfer
-from dsfedmed_ray.runtime.pending import FoundationHandle, Pending
+from dsfedmed_ray.runtime.pending import Done, FoundationHandle, Pending
 from dsfedmed_ray.seeding import named_torch_stream, torch_generator
 
 STAGE = "distill_mutually"
@@ -46,6 +46,7 @@ class LogitExchange:
         seed: int,
     ) -> None:
         self.scores = torch.empty(0)
+        self.latest = torch.empty(0, dtype=torch.float16)
         self.transfers: list[Transfer] = []  # nothing leaves the server
         self._foundation = foundation
         self._learner = learner
@@ -59,7 +60,7 @@ class LogitExchange:
         """Scores where they are due and one pass over the kept samples; gives what happened."""
         started = time.perf_counter()
         self._learner.start_epoch(epoch)
-        if self._config.mutual:
+        if self._config.foundation_learns(epoch):
             self._foundation.call("start_epoch", epoch).result()
         kept = self._kept(epoch)
         scored = time.perf_counter()
@@ -74,13 +75,15 @@ class LogitExchange:
 
     def _kept(self, epoch: int) -> Tensor:
         if needs_scores(self._selection, epoch):
+            foundation_logits = self._pool_logits()
             self.scores = score_pool(
-                self._pool_logits(),
+                foundation_logits,
                 self._learner,
                 self._masks,
                 self._selection,
                 self._config.temperature,
             )
+            self._remember(whole_pool(len(self._masks)), foundation_logits.result())
         if len(self.scores) == 0:
             return whole_pool(len(self._masks))
         return selected_samples(self.scores, self._selection, self._seed, epoch)
@@ -94,7 +97,8 @@ class LogitExchange:
         """
         batches = self._batches(epoch, kept)
         losses: list[tuple[float, Pending | None]] = []
-        served = self._served(batches, 0)
+        learns = self._config.foundation_learns(epoch)
+        served = self._served(batches[0], learns)
         for step, rows in enumerate(batches):
             stream = (self._seed, STAGE, epoch, step)
             with named_torch_stream(*stream, "layers"):
@@ -102,12 +106,12 @@ class LogitExchange:
             foundation_logits: Tensor = served.result()
             counted = self._counted(foundation_logits, own_logits, rows)
             foundation_loss = (
-                self._foundation.call("finish", own_logits, counted)
-                if self._config.mutual
-                else None
+                self._foundation.call("finish", own_logits, counted) if learns else None
             )
             if step + 1 < len(batches):
-                served = self._served(batches, step + 1)
+                served = self._served(batches[step + 1], learns)
+            if learns:
+                self._remember(rows, foundation_logits)
             losses.append((self._learner.finish(foundation_logits, counted), foundation_loss))
         return [(own, 0.0 if other is None else other.result()) for own, other in losses]
 
@@ -116,11 +120,30 @@ class LogitExchange:
         order = torch.randperm(len(kept), generator=generator)
         return kept[order].split(self._config.batch_size)
 
-    def _served(self, batches: Sequence[Tensor], step: int) -> Pending:
+    def _served(self, rows: Tensor, learns: bool) -> Pending:
         """The foundation model's logits of a batch, with a graph where it learns too."""
+        if learns:
+            return self._foundation.call("begin", rows)
         if self._config.mutual:
-            return self._foundation.call("begin", batches[step])
-        return self._one_way().of(batches[step])
+            return Done(self.latest[rows].float())
+        return self._one_way().of(rows)
+
+    def _remember(self, rows: Tensor, logits: Tensor) -> None:
+        """Keeps what the foundation model gave for the epochs in which it is not asked."""
+        if not self._config.mutual or self._config.foundation_every == 1:
+            return
+        if len(self.latest) == 0:
+            shape = (len(self._masks), *logits.shape[1:])
+            self.latest = torch.empty(shape, dtype=torch.float16)
+        self.latest[rows] = logits.half()
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """What the next epochs need of the last ones."""
+        return {"scores": self.scores, "latest": self.latest}
+
+    def restore(self, content: dict[str, Tensor]) -> None:
+        """Goes on from :meth:`snapshot`."""
+        self.scores, self.latest = content["scores"], content["latest"]
 
     def _pool_logits(self) -> Pending:
         """The foundation model's logits of the pool."""

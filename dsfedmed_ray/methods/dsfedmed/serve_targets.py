@@ -106,6 +106,14 @@ class ServedTargets:
             "training_seconds": time.perf_counter() - scored,
         }
 
+    def snapshot(self) -> dict[str, Tensor]:
+        """What the next epochs need of the last ones."""
+        return {"scores": self.scores}
+
+    def restore(self, content: dict[str, Tensor]) -> None:
+        """Goes on from :meth:`snapshot`."""
+        self.scores = content["scores"]
+
     def _order(self, kept: tuple[int, ...], epoch: int) -> ServedDistillation:
         return ServedDistillation(
             synthetic=self._synthetic,

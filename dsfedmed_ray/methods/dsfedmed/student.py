@@ -85,14 +85,19 @@ class Student:
         self._last = content["epoch"]
         self.best = BestState.restored(content["best"], self._config.tolerance)
 
-    def validated(self, epoch: int) -> tuple[float, list[Transfer]]:
-        """Mean Dice of the candidate after an epoch at the seen sites, and what travelled."""
+    def validated(self, epoch: int) -> tuple[dict[str, float], list[Transfer]]:
+        """Mean Dice of the candidate after an epoch at the seen sites, and what travelled.
+
+        Both are empty where no validation is due.
+        """
         self._last = epoch
+        if not self._config.validates(epoch):
+            return {}, []
         candidate = self._candidate()
         validation = self._judged(candidate, epoch)
         self.best.offer(epoch, validation.dice, candidate, is_complete=validation.is_complete)
         sent, self._unsaid = self._unsaid + validation.transfers, []
-        return validation.dice, sent
+        return {"validation_dice": validation.dice}, sent
 
     def is_finished(self) -> bool:
         """Whether patience has run out."""

@@ -68,8 +68,8 @@ class SyntheticEpochs:
             self._step(unit, step, rows)
             for step, rows in enumerate(self._drawn(unit).split(self._config.batch_size))
         ]
-        dice, _ = self._student.validated(unit)
-        return UnitResult(values={"loss": float(np.mean(losses)), "validation_dice": dice})
+        judged, _ = self._student.validated(unit)
+        return UnitResult(values={"loss": float(np.mean(losses)), **judged})
 
     def is_finished(self) -> bool:
         """Whether patience has run out."""

@@ -202,10 +202,25 @@ def test_embeddings_are_taken_as_they_are() -> None:
     assert torch.allclose(learner.pool_logits(), model(rows.float()), atol=1e-5)
 
 
+def test_epochs_in_which_the_foundation_model_learns_and_clients_judge() -> None:
+    """Of six epochs: 0 and 4 with every four; judged after 1, 3 and 5 with every two.
+
+    The last is judged whatever the interval; one way the foundation model never learns.
+    """
+    config = Distillation(epochs=6, foundation_every=4, validate_every=2)
+    assert [epoch for epoch in range(6) if config.foundation_learns(epoch)] == [0, 4]
+    assert [epoch for epoch in range(6) if config.validates(epoch)] == [1, 3, 5]
+    rare = Distillation(epochs=6, mutual=False, validate_every=4)
+    assert [epoch for epoch in range(6) if rare.validates(epoch)] == [3, 5]
+    assert not any(rare.foundation_learns(epoch) for epoch in range(6))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"epochs": 0}, r"distillation\.epochs is 0; it must be positive"),
+        ({"foundation_every": 0}, r"foundation_every is 0; it must be positive"),
+        ({"validate_every": 0}, r"validate_every is 0; it must be positive"),
         ({"temperature": 0.0}, r"distillation\.temperature is 0\.0; it must be positive"),
         ({"kl_weight": -0.1}, r"distillation\.kl_weight is -0\.1; it cannot be negative"),
         ({"federated_share": 1.0}, r"federated_share is 1\.0; allowed: 0 up to, not including, 1"),

@@ -44,12 +44,14 @@ class Recorder:
         return 4.0
 
 
-def exchange_of(recorder: Recorder, selection: Selection, *, mutual: bool = True) -> LogitExchange:
+def exchange_of(
+    recorder: Recorder, selection: Selection, *, mutual: bool = True, foundation_every: int = 1
+) -> LogitExchange:
     return LogitExchange(
         recorder,  # type: ignore[arg-type]
         recorder,  # type: ignore[arg-type]
         torch.zeros(POOL, 1, 2, 2, dtype=torch.uint8),
-        config=Distillation(batch_size=3, mutual=mutual),
+        config=Distillation(batch_size=3, mutual=mutual, foundation_every=foundation_every),
         selection=selection,
         seed=0,
     )
@@ -86,6 +88,65 @@ def test_one_way_the_foundation_model_serves_its_targets_once(ratio: float) -> N
     asked = [call for call in recorder.calls if "foundation" in call]
     assert asked == ["foundation logits_of"] * 2
     assert {epoch["foundation_loss"] for epoch in values} == {0.0}
+
+
+class Counting(Recorder):
+    """The foundation model's logits are its number of answers; what the other one gets is kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers = 0.0
+        self.served: list[float] = []
+
+    def call(self, method: str, *arguments: Any) -> Done:
+        answer = super().call(method, *arguments)
+        if method in ("begin", "pool_logits"):
+            self.answers += 1
+            return Done(answer.value + self.answers)
+        return answer
+
+    def finish(self, logits: Tensor, counted: Tensor | None) -> float:
+        self.served += logits[:, 0, 0, 0].tolist()
+        return super().finish(logits, counted)
+
+
+def test_the_foundation_model_rests_and_what_it_gave_last_goes_on() -> None:
+    """All of six samples, batches of three; it learns in epochs 0 and 3.
+
+    In epoch 0 three samples get its answer 1 and three its answer 2, in epochs 1 and 2 again, and
+    in epoch 3 the answers 3 and 4.
+    """
+    recorder = Counting()
+    exchange = exchange_of(recorder, Selection(ratio=1.0), foundation_every=3)
+    served = []
+    for epoch in range(4):
+        recorder.served, before = [], len(recorder.calls)
+        values = exchange.epoch(epoch)
+        served.append(sorted(recorder.served))
+        asked = [call for call in recorder.calls[before:] if "foundation" in call]
+        assert len(asked) == (5 if epoch in (0, 3) else 0)
+        assert values["foundation_loss"] == (2.0 if epoch in (0, 3) else 0.0)
+    assert served == [[1.0] * 3 + [2.0] * 3] * 3 + [[3.0] * 3 + [4.0] * 3]
+
+
+def test_scores_bring_the_logits_of_samples_that_were_not_exchanged() -> None:
+    """Half of six samples in epoch 0; epoch 1 has the answers of scoring (1) or exchange (2).
+
+    Resuming between the two goes on alike, without a question to the foundation model.
+    """
+    recorder, again = Counting(), Counting()
+    selection = Selection(rule="softmax", every_epochs=2)
+    exchange = exchange_of(recorder, selection, foundation_every=2)
+    exchange.epoch(0)
+    kept = exchange.snapshot()
+    resumed = exchange_of(again, selection, foundation_every=2)
+    resumed.restore({name: value.clone() for name, value in kept.items()})
+    for models, one in ((recorder, exchange), (again, resumed)):
+        models.served = []
+        one.epoch(1)
+    assert recorder.served == again.served
+    assert set(recorder.served) <= {1.0, 2.0}
+    assert again.calls == ["own start_epoch", "own begin", "own finish"]
 
 
 @pytest.mark.parametrize(("every", "scorings"), [(1, 4), (3, 2)])

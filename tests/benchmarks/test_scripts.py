@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,3 +68,29 @@ def test_runtime(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit, match="0"):
         runtime.main()
     assert "--full-participation" in capsys.readouterr().out
+
+
+def test_paper_scale(tmp_path: Path) -> None:
+    """One part at toy size, in a process of its own; memory is counted on GPUs alone."""
+    path, part = tmp_path / "rows.json", "tinysam, all of it"
+    command = [sys.executable, str(FOLDER / "paper_scale.py"), "--toy", "--json", str(path)]
+    subprocess.run([*command, "--steps", "2", "--only", part], check=True, timeout=300)
+    rows = json.loads(path.read_text())
+    assert list(rows) == ["device", "torch", part]
+    assert rows[part]["step_ms"] > 0
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "sd15, drawing four images",
+        "sam_vit_b, embedding four images",
+        "sam_vit_b, stage 5, decoder",
+    ],
+)
+def test_a_part_of_paper_scale(part: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The other kinds of work, in this process."""
+    monkeypatch.syspath_prepend(FOLDER)
+    paper_scale = script("paper_scale")
+    scale = paper_scale.Scale(device="cpu", toy=True, steps=1, folder=tmp_path)
+    assert paper_scale.measure(part, scale)["step_ms"] > 0

@@ -4,9 +4,11 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
 import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
@@ -260,7 +262,7 @@ def test_one_actor_a_client_and_one_for_the_foundation_model(run_tiny: Run, tmp_
 
     class Watching(Notes):
         def advance(self, record: ProgressRecord) -> None:
-            for process, title in children_of(os.getpid()).items():
+            for process, title in titles_below().items():
                 for name, processes in parties.items():
                     if title.startswith(f"ray::{name}"):
                         processes.add(process)
@@ -279,26 +281,13 @@ def test_one_actor_a_client_and_one_for_the_foundation_model(run_tiny: Run, tmp_
     same_bytes(first, second)
 
 
-def children_of(ancestor: int) -> dict[int, str]:
-    """Titles of all processes below one, by process id."""
-    parents: dict[int, int] = {}
-    titles: dict[int, str] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parents[int(entry.name)] = int(
-                    (entry / "stat").read_text().rpartition(")")[2].split()[1]
-                )
-                titles[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-
-    def is_below(process: int) -> bool:
-        while process in parents and process != ancestor:
-            process = parents[process]
-        return process == ancestor
-
-    return {process: title for process, title in titles.items() if is_below(process)}
+def titles_below() -> dict[int, str]:
+    """Titles of all processes that this one started, by process id."""
+    titles = {}
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            titles[process.pid] = " ".join(process.cmdline())
+    return titles
 
 
 def test_stages_of_a_run_that_may_drop_clients_are_not_shared(run_tiny: Run) -> None:

@@ -46,7 +46,7 @@ class LogitExchange:
         seed: int,
     ) -> None:
         self.scores = torch.empty(0)
-        self.latest = torch.empty(0, dtype=torch.float16)
+        self._latest_logits = torch.empty(0, dtype=torch.float16)
         self.transfers: list[Transfer] = []  # nothing leaves the server
         self._foundation = foundation
         self._learner = learner
@@ -57,17 +57,19 @@ class LogitExchange:
         self._targets: OneWayTargets | None = None
 
     def epoch(self, epoch: int) -> dict[str, float]:
-        """Scores where they are due and one pass over the kept samples; gives what happened."""
+        """Scores where they are due and one pass over the kept samples; gives what happened.
+
+        ``foundation_loss`` is there in epochs in which the foundation model learns.
+        """
         started = time.perf_counter()
         self._learner.start_epoch(epoch)
         if self._config.foundation_learns(epoch):
             self._foundation.call("start_epoch", epoch).result()
         kept = self._kept(epoch)
         scored = time.perf_counter()
-        lightweight_loss, foundation_loss = np.mean(self._pass_over(epoch, kept), axis=0)
+        losses = self._pass_over(epoch, kept)
         return {
-            "loss": float(lightweight_loss),
-            "foundation_loss": float(foundation_loss),
+            **{name: float(np.mean(values)) for name, values in losses.items() if values},
             "num_selected": float(len(kept)),
             "scoring_seconds": scored - started,
             "training_seconds": time.perf_counter() - scored,
@@ -75,28 +77,28 @@ class LogitExchange:
 
     def _kept(self, epoch: int) -> Tensor:
         if needs_scores(self._selection, epoch):
-            foundation_logits = self._pool_logits()
-            self.scores = score_pool(
-                foundation_logits,
+            self.scores, foundation_logits = score_pool(
+                self._pool_logits(),
                 self._learner,
                 self._masks,
                 self._selection,
                 self._config.temperature,
             )
-            self._remember(whole_pool(len(self._masks)), foundation_logits.result())
+            self._remember(whole_pool(len(self._masks)), foundation_logits)
         if len(self.scores) == 0:
             return whole_pool(len(self._masks))
         return selected_samples(self.scores, self._selection, self._seed, epoch)
 
-    def _pass_over(self, epoch: int, kept: Tensor) -> list[tuple[float, float]]:
-        """Both models' losses, step by step.
+    def _pass_over(self, epoch: int, kept: Tensor) -> dict[str, list[float]]:
+        """Both models' losses, step by step; no step of a foundation model that rests.
 
         In a step both run, exchange logits, and each makes its own update. The foundation model is
         asked for its next logits before the lightweight model updates itself: in a process of its
         own it never waits for that update, and the lightweight model finds the logits ready.
         """
         batches = self._batches(epoch, kept)
-        losses: list[tuple[float, Pending | None]] = []
+        losses: list[float] = []
+        foundation_losses: list[Pending] = []
         learns = self._config.foundation_learns(epoch)
         served = self._served(batches[0], learns)
         for step, rows in enumerate(batches):
@@ -105,15 +107,14 @@ class LogitExchange:
                 own_logits = self._learner.begin(rows, *stream, "augmentation")
             foundation_logits: Tensor = served.result()
             counted = self._counted(foundation_logits, own_logits, rows)
-            foundation_loss = (
-                self._foundation.call("finish", own_logits, counted) if learns else None
-            )
+            if learns:
+                foundation_losses.append(self._foundation.call("finish", own_logits, counted))
             if step + 1 < len(batches):
                 served = self._served(batches[step + 1], learns)
             if learns:
                 self._remember(rows, foundation_logits)
-            losses.append((self._learner.finish(foundation_logits, counted), foundation_loss))
-        return [(own, 0.0 if other is None else other.result()) for own, other in losses]
+            losses.append(self._learner.finish(foundation_logits, counted))
+        return {"loss": losses, "foundation_loss": [loss.result() for loss in foundation_losses]}
 
     def _batches(self, epoch: int, kept: Tensor) -> Sequence[Tensor]:
         generator = torch_generator(self._seed, STAGE, epoch, "batches")
@@ -125,25 +126,25 @@ class LogitExchange:
         if learns:
             return self._foundation.call("begin", rows)
         if self._config.mutual:
-            return Done(self.latest[rows].float())
+            return Done(self._latest_logits[rows].float())
         return self._one_way().of(rows)
 
     def _remember(self, rows: Tensor, logits: Tensor) -> None:
         """Keeps what the foundation model gave for the epochs in which it is not asked."""
         if not self._config.mutual or self._config.foundation_every == 1:
             return
-        if len(self.latest) == 0:
+        if len(self._latest_logits) == 0:
             shape = (len(self._masks), *logits.shape[1:])
-            self.latest = torch.empty(shape, dtype=torch.float16)
-        self.latest[rows] = logits.half()
+            self._latest_logits = torch.empty(shape, dtype=torch.float16)
+        self._latest_logits[rows] = logits.half()
 
     def snapshot(self) -> dict[str, Tensor]:
         """What the next epochs need of the last ones."""
-        return {"scores": self.scores, "latest": self.latest}
+        return {"scores": self.scores, "latest_logits": self._latest_logits}
 
     def restore(self, content: dict[str, Tensor]) -> None:
         """Goes on from :meth:`snapshot`."""
-        self.scores, self.latest = content["scores"], content["latest"]
+        self.scores, self._latest_logits = content["scores"], content["latest_logits"]
 
     def _pool_logits(self) -> Pending:
         """The foundation model's logits of the pool."""

@@ -15,20 +15,23 @@ def score_pool(
     masks: Tensor,
     selection: Selection,
     temperature: float,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Learnability scores of the whole pool, from one forward pass of each model.
 
-    The foundation model needs its trainable part only: its embeddings are kept. Both models work
-    at the same time where they are in different processes: its logits may be on their way.
+    Gives the foundation model's logits too, which teach until it is asked again. That model needs
+    its trainable part only: its embeddings are kept. Both models work at the same time where they
+    are in different processes: its logits may be on their way.
     """
     lightweight_logits = lightweight.pool_logits()
-    return learnability_scores(
-        foundation_logits.result(),
+    logits: Tensor = foundation_logits.result()
+    scores = learnability_scores(
+        logits,
         lightweight_logits,
         masks.float(),
         reliability_weight=selection.reliability_weight,
         temperature=temperature,
     )
+    return scores, logits
 
 
 def needs_scores(selection: Selection, epoch: int) -> bool:

@@ -40,7 +40,7 @@ METHOD = DSFedMed(
     ),
     samples_per_client=SAMPLES,
     adaptation=Adaptation(epochs=EPOCHS, batch_size=4),
-    distillation=Distillation(epochs=EPOCHS, batch_size=4),
+    distillation=Distillation(epochs=EPOCHS, batch_size=4, foundation_every=2, validate_every=2),
     checks=SynthesisChecks(fit_steps=0),
     synthetic_row=False,
 )

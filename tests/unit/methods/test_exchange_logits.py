@@ -87,7 +87,7 @@ def test_one_way_the_foundation_model_serves_its_targets_once(ratio: float) -> N
     values = [exchange.epoch(epoch) for epoch in range(3)]
     asked = [call for call in recorder.calls if "foundation" in call]
     assert asked == ["foundation logits_of"] * 2
-    assert {epoch["foundation_loss"] for epoch in values} == {0.0}
+    assert not any("foundation_loss" in epoch for epoch in values)
 
 
 class Counting(Recorder):
@@ -125,7 +125,7 @@ def test_the_foundation_model_rests_and_what_it_gave_last_goes_on() -> None:
         served.append(sorted(recorder.served))
         asked = [call for call in recorder.calls[before:] if "foundation" in call]
         assert len(asked) == (5 if epoch in (0, 3) else 0)
-        assert values["foundation_loss"] == (2.0 if epoch in (0, 3) else 0.0)
+        assert values.get("foundation_loss") == (2.0 if epoch in (0, 3) else None)
     assert served == [[1.0] * 3 + [2.0] * 3] * 3 + [[3.0] * 3 + [4.0] * 3]
 
 

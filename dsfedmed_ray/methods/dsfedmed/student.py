@@ -88,16 +88,16 @@ class Student:
     def validated(self, epoch: int) -> tuple[dict[str, float], list[Transfer]]:
         """Mean Dice of the candidate after an epoch at the seen sites, and what travelled.
 
-        Both are empty where no validation is due.
+        Without values where no validation is due.
         """
         self._last = epoch
+        sent, self._unsaid = self._unsaid, []
         if not self._config.validates(epoch):
-            return {}, []
+            return {}, sent
         candidate = self._candidate()
         validation = self._judged(candidate, epoch)
         self.best.offer(epoch, validation.dice, candidate, is_complete=validation.is_complete)
-        sent, self._unsaid = self._unsaid + validation.transfers, []
-        return {"validation_dice": validation.dice}, sent
+        return {"validation_dice": validation.dice}, sent + validation.transfers
 
     def is_finished(self) -> bool:
         """Whether patience has run out."""
@@ -119,7 +119,7 @@ class Student:
         """
         state = self._model.trainable_state()
         validation = self._judged(state, 0)
-        self._unsaid = validation.transfers  # goes out with epoch 0
+        self._unsaid = validation.transfers  # goes out with epoch 0, whose end a stop waits for
         self.best.offer(INITIAL, validation.dice, state, is_complete=validation.is_complete)
 
     def _judged(self, candidate: State, epoch: int) -> Validation:

@@ -15,7 +15,13 @@ from dsfedmed_ray.evaluation.pictures import draw_predictions, median_prediction
 from dsfedmed_ray.learning.aggregation import StateLayout
 from dsfedmed_ray.methods import fedavg, plan_network
 from dsfedmed_ray.methods.ask_foundation import ask_foundation
-from dsfedmed_ray.methods.dsfedmed import measure_synthesis, synthesize, tune_generators
+from dsfedmed_ray.methods.dsfedmed import (
+    measure_synthesis,
+    pipeline,
+    refine_federated,
+    synthesize,
+    tune_generators,
+)
 from dsfedmed_ray.methods.exchange import broadcast_transfers
 from dsfedmed_ray.methods.local_norms import NORMS_FILE, SiteStates, save_site_norms
 from dsfedmed_ray.methods.method import MAX_SCORED_SITES, MethodResult
@@ -89,7 +95,7 @@ def _simulated_seconds(context: RunContext) -> dict[str, float]:
     rounds = [
         line["values"]["simulated_seconds"]
         for line in read_json_lines(context.directory.rounds)
-        if "simulated_seconds" in line["values"]
+        if line["stage"] in (fedavg.STAGE, refine_federated.STAGE)
     ]
     uploads: Counter[str] = Counter()
     for transfer in read_transfers(context.directory.transfers):
@@ -108,11 +114,14 @@ def _simulated_seconds(context: RunContext) -> dict[str, float]:
 def row_bytes(transfers: Path, row: str) -> float:
     """Bytes a client: plain averaging sends its rounds and delivers to those who took part in them.
 
-    The other row sends what the whole method does.
+    With the same refinement it sends these rounds as well; the other row sends what the whole
+    method does.
     """
-    if row != "fedavg":
+    if row not in ("fedavg", pipeline.REFINED_ROW):
         return Ledger(read_transfers(transfers)).per_client_bytes
-    stages = (plan_network.STAGE, fedavg.STAGE)
+    stages = [plan_network.STAGE, fedavg.STAGE]
+    if row == pipeline.REFINED_ROW:
+        stages.append(refine_federated.STAGE)
     joined = {line.client for line in read_transfers(transfers) if line.stage in stages}
     sent = (
         line

@@ -22,6 +22,9 @@ UNITS = {
     "adapt_foundation": "epoch",
     "distill_mutually": "epoch",
     "train_on_synthetic": "epoch",
+    "refine_federated": "round",
+    "refine_fedavg": "round",
+    "refine_synthetic": "round",
     "train_centralized": "epoch",
     "scaling": "round",
 }

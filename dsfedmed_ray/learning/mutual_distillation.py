@@ -57,9 +57,6 @@ class Distillation:
         tolerance: the result is the latest epoch whose seen-site validation Dice is at most this
             far below the best candidate's, the federated model's included, in [0, 1); 0 takes the
             best.
-        federated_share: share of the federated model's weights in what is validated and delivered,
-            the rest being the distilled model's (weight averaging, Wortsman et al. 2022,
-            arXiv 2109.01903), in [0, 1); 0 delivers the distilled model itself (paper).
         placement: where the lightweight model distils: ``server`` (paper), or ``clients``, each on
             its own generator's samples from served targets; then ``mutual`` must be False.
     """
@@ -80,7 +77,6 @@ class Distillation:
     augmentation: Augmentation | None = None
     patience: int | None = None
     tolerance: float = 0.0
-    federated_share: float = 0.5
     placement: Literal["server", "clients"] = "server"
 
     def __post_init__(self) -> None:
@@ -106,11 +102,6 @@ class Distillation:
             )
         check_patience("method.distillation.patience", self.patience)
         check_tolerance("method.distillation.tolerance", self.tolerance)
-        if not 0 <= self.federated_share < 1:
-            raise ConfigurationError(
-                f"method.distillation.federated_share is {self.federated_share}; allowed: 0 up to, "
-                "not including, 1 (0 delivers the distilled model itself)"
-            )
         for name in ("supervised_weight", "kl_weight"):
             if getattr(self, name) < 0:
                 raise ConfigurationError(

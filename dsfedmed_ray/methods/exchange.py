@@ -1,7 +1,7 @@
 """What the server sends to clients, what it hears of them, and both in the ledger."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dsfedmed_ray.accounting.communication import payload_bytes
@@ -166,3 +166,13 @@ def validation_dice(
         is_complete=len(scores) == len(clients),
         transfers=transfers,
     )
+
+
+def candidate_validation(
+    pool: ClientPool, clients: Sequence[int], flat: FlatState, *, stage: str, unit: int
+) -> Validation:
+    """:func:`validation_dice` of a state that no client holds: it travels down for this alone."""
+    said = validation_dice(pool, clients, flat, stage=stage, unit=unit)
+    names = [pool.client_name(client) for client in clients]
+    down = broadcast_transfers(names, flat, stage=stage, what="candidate", round_index=unit)
+    return replace(said, transfers=down + said.transfers)

@@ -36,18 +36,38 @@ STAGE = "train_federated"
 
 
 class FederatedRounds:
-    """The rounds of one federated training; a unit is a round."""
+    """The rounds of one federated training; a unit is a round.
+
+    Args:
+        context: the run.
+        pool: the clients.
+        schedule: of the rounds.
+        stage: whose rounds they are, for lines and ledger.
+        stream: names the clients' random streams and what they keep.
+        initial: the state to start from; None is the model's own.
+        first_round: the first round's number, by which the clients' rate falls.
+    """
 
     def __init__(
         self,
         context: RunContext,
         pool: ClientPool,
         schedule: FederatedTraining,
+        *,
+        stage: str = STAGE,
+        stream: str = STAGE,
+        initial: State | None = None,
+        first_round: int = 0,
     ) -> None:
         self._context = context
         self._pool = pool
         self._schedule = schedule
+        self._stage = stage
+        self._stream = stream
+        self._first_round = first_round
         model = context.build(context.lightweight)
+        if initial is not None:
+            model.load_trainable_state(initial)
         state = model.trainable_state()
         kept = schedule.local.kept_entries(model)
         shared = {name: value for name, value in state.items() if name not in kept}
@@ -56,7 +76,7 @@ class FederatedRounds:
         self._initial = self._layout.flatten(shared)
         self._participation = Participation(
             seed=context.seed,
-            stage=STAGE,
+            stage=stream,
             split=context.split,
             clients_per_round=schedule.clients_per_round,
             joins=schedule.joins or {},
@@ -68,7 +88,9 @@ class FederatedRounds:
     def _begin_fresh(self) -> None:
         self._state, self._last_round = self._initial, -1
         self._best = BestState(self._schedule.tolerance)
-        self._versions = StateVersions(self._pool, stage=STAGE, wire_dtype=self._context.wire_dtype)
+        self._versions = StateVersions(
+            self._pool, stage=self._stage, wire_dtype=self._context.wire_dtype
+        )
         self._first_rounds: dict[int, int] = {}  # of clients that keep something
 
     def begin(self, content: dict[str, Any] | None) -> None:
@@ -86,16 +108,17 @@ class FederatedRounds:
         # 1. Choose the round's clients; of those that shall be away, none does any work.
         wire_dtype = self._context.wire_dtype
         travels = to_wire(self._state, self._state, wire_dtype)
-        clients = self._participation.attendance(unit, 2 * payload_bytes(travels))
+        number = self._first_round + unit
+        clients = self._participation.attendance(number, 2 * payload_bytes(travels))
         unit_name = f"round {unit + 1}"
         self._pool.policy.require_enough(len(clients.in_time), len(clients.asked), unit_name)
         # 2. Broadcast; the clients train; their states come back as exact partial sums.
         result = self._pool.fit_round(
             self._state,
             clients.in_time,
-            round_index=unit,
+            round_index=number,
             total_weight=sum(self._context.split.num_train(c) for c in clients.in_time),
-            stage=STAGE,
+            stage=self._stream,
             num_asked=len(clients.asked),
         )
         transfers = self._versions.send(clients.reached, self._state, unit)
@@ -156,7 +179,7 @@ class FederatedRounds:
             round_index=best_round,
             num_train=self._context.split.num_train,
             num_scored=MAX_SCORED_SITES,
-            stage=STAGE,
+            stage=self._stage,
         )
         self._context.journal.transfers(sent)
         save_site_norms(kept, folder / NORMS_FILE)
@@ -179,7 +202,7 @@ class FederatedRounds:
             self._pool,
             clients,
             self._state,
-            stage=STAGE,
+            stage=self._stage,
             unit=round_index,
             with_own_norms=self._keeps_norms,
         )
@@ -200,7 +223,7 @@ class FederatedRounds:
                 self._pool.client_name(reply.client_id),
                 {"state": reply.num_uplink_bytes},
                 direction="uplink",
-                stage=STAGE,
+                stage=self._stage,
                 round_index=round_index,
             )
         ]

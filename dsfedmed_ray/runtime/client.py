@@ -126,7 +126,7 @@ class Hospital:
         self._resident.kept.load(self._own_kept(client_id, before=order.round_index))
         optimizer = make_optimizer(self._resident.model, training)
         if local.optimizer_state == "keep":
-            self._load_optimizer(optimizer, client_id, order.round_index)
+            self._load_optimizer(optimizer, client_id, order)
         pairs = self._train_pairs(client_id)
         name = (self._settings.seed, order.stage, order.round_index, client_id)
         with named_torch_stream(*name, "layers"):
@@ -138,7 +138,8 @@ class Hospital:
                 torch_generator(*name, "batches"),
             )
         if local.optimizer_state == "keep":
-            self._optimizers.save(client_id, order.round_index, optimizer.state_dict())
+            files = self._optimizers(order.stage)
+            files.save(client_id, order.round_index, optimizer.state_dict())
         if local.norm_policy == "local":
             self._save_kept(client_id, order.round_index)
         sent = to_wire(self._resident.shared.read(), broadcast, self._settings.wire_dtype)
@@ -257,15 +258,16 @@ class Hospital:
             client_id, lambda: Pairs.of(split.samples(name, "train"), self._device)
         )
 
-    @cached_property
-    def _optimizers(self) -> ClientFiles:
+    def _optimizers(self, stage: str) -> ClientFiles:
         settings = self._settings
         return ClientFiles(
-            folder=settings.state_folder, kind="optimizer", num_kept=settings.num_states_kept
+            folder=settings.state_folder / stage,
+            kind="optimizer",
+            num_kept=settings.num_states_kept,
         )
 
-    def _load_optimizer(self, optimizer: Optimizer, client_id: int, round_index: int) -> None:
-        saved = self._optimizers.newest(client_id, before=round_index)
+    def _load_optimizer(self, optimizer: Optimizer, client_id: int, order: FitOrder) -> None:
+        saved = self._optimizers(order.stage).newest(client_id, before=order.round_index)
         if saved is not None:
             rate = optimizer.param_groups[0]["lr"]  # of this round, not of the saved one
             optimizer.load_state_dict(saved)

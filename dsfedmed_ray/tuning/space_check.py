@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 REPORTING_STAGES = {
     "distill_mutually": "method.distillation",
     "train_federated": "method.federated",
+    "refine_federated": "method.refinement_rounds",
     "train_centralized": "method.centralized",
 }
 """Stages that validate on the seen sites, and the settings that a method with this stage has."""

@@ -191,8 +191,9 @@ def method(variant: Variant) -> DSFedMed:
             augmentation=Augmentation(),
             tolerance=0.01,
         ),
+        refinement_rounds=1,
         checks=SynthesisChecks(fit_steps=0),
-        synthetic_row=False,
+        control_rows=False,
     )
 
 
@@ -201,7 +202,7 @@ class Finished:
     """A run's result, the units that validation picked, and its lines without times."""
 
     result: MethodResult
-    picked: tuple[int, int]
+    picked: tuple[int, ...]
     lines: list[dict[str, Any]]
 
 
@@ -233,10 +234,11 @@ def run(
             result = method(variant).run(context)
             lines = list(read_json_lines(context.directory.rounds))
             lines += read_json_lines(context.directory.transfers)
-            rounds, student = (
-                _last_content(context, stage) for stage in ("train_federated", "distill_mutually")
+            rounds, student, refined = (
+                _last_content(context, stage)
+                for stage in ("train_federated", "distill_mutually", "refine_federated")
             )
-        picked = rounds["best"]["unit"], student["student"]["best"]["unit"]
+        picked = tuple(part["best"]["unit"] for part in (rounds, student["student"], refined))
         return Finished(result, picked, [_without_times(line) for line in lines])
 
     return run_

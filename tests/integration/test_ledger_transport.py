@@ -59,8 +59,9 @@ class Wire(SilentProgress):
         self._stage = name
         return super().stage(name, total)
 
-    def down(self, client: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        what = "candidate" if self._stage == "distill_mutually" else "state"
+    def down(self, client: str, method: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        judged_alone = method == "evaluate" and self._stage != "train_federated"
+        what = "candidate" if judged_alone else "state"
         for argument in arguments:
             if isinstance(argument, FlatState):
                 sent = pickle.dumps(argument, protocol=5)
@@ -101,7 +102,8 @@ class HospitalAtTheWire:
     def __getattr__(self, method: str) -> Callable[..., Any]:
         def call(client_id: int, *arguments: Any) -> Any:
             name = self._hospital.client_name(client_id)
-            answer = getattr(self._hospital, method)(client_id, *self._wire.down(name, arguments))
+            passed = self._wire.down(name, method, arguments)
+            answer = getattr(self._hospital, method)(client_id, *passed)
             return self._wire.up(name, method, answer)
 
         return call
@@ -138,7 +140,8 @@ def test_a_run_of_all_stages_sends_what_its_ledger_says(
 
     Both must have the same kinds, the same number of payloads of each, and the same bytes up to
     FRAMING. Stages 2 and 4 send nothing. Every client tunes once, gets the mean of
-    each round and, in stage 5, the federated model and a candidate an epoch.
+    each round and, in stage 5, the federated model and a candidate an epoch. Stage 6 sends the
+    distilled model and each round's mean to the three of a round, and three candidates to all.
     """
     wire = Wire()
     training = SegmentationTraining(batch_size=4)
@@ -148,9 +151,10 @@ def test_a_run_of_all_stages_sends_what_its_ledger_says(
         ),
         samples_per_client=2,
         adaptation=Adaptation(epochs=1),
-        distillation=Distillation(epochs=EPOCHS, batch_size=4),
+        distillation=Distillation(epochs=EPOCHS, batch_size=4, tolerance=0.9),  # the distilled model
+        refinement_rounds=ROUNDS,
         checks=SynthesisChecks(fit_steps=0),
-        synthetic_row=False,
+        control_rows=False,
     )
     with open_context(
         tmp_path,
@@ -173,6 +177,8 @@ def test_a_run_of_all_stages_sends_what_its_ledger_says(
     assert of_all["train_federated", "uplink", "validation_dice"] == CLIENTS * ROUNDS
     assert of_all["train_federated", "downlink", "state"] == 3 + CLIENTS * ROUNDS
     assert of_all["distill_mutually", "downlink", "candidate"] == CLIENTS * (1 + EPOCHS)
+    assert of_all["refine_federated", "downlink", "state"] == 3 * ROUNDS
+    assert of_all["refine_federated", "downlink", "candidate"] == CLIENTS * 3
 
 
 @pytest.fixture(scope="module")

@@ -45,11 +45,17 @@ STAGES = {
         "train_federated",
         "adapt_foundation",
         "distill_mutually",
+        "refine_federated",
         "train_on_synthetic",
+        "refine_fedavg",
+        "refine_synthetic",
     ],
     "fedavg": ["train_federated"],
     "centralized": ["train_centralized"],
 }
+
+SENDING = ("tune_generators", "distill_mutually", "refine_federated")
+"""What of DSFedMed's own stages sends."""
 
 Run = Callable[..., RunDirectory]
 
@@ -131,7 +137,7 @@ def test_summary_of_a_run(finished: RunDirectory) -> None:
     assert list(times) == [*STAGES[method], "evaluate", "total"]
     assert sum(seconds for name, seconds in times.items() if name != "total") <= times["total"]
     assert set(summary["baselines"]) == (
-        {"fedavg", "fedavg_synthetic"} if method == "dsfedmed" else set()
+        {"fedavg", "fedavg_refined", "fedavg_synthetic"} if method == "dsfedmed" else set()
     )
     assert {"python", "torch", "ray", "dsfedmed-ray"} <= set(summary["versions"])
 
@@ -216,7 +222,7 @@ def test_the_synthetic_row_is_stage_5_without_what_the_foundation_model_gives(
 ) -> None:
     """With every sample kept and no divergence both take the same steps, to the last bit.
 
-    And the row's own validation is not in the ledger of the method.
+    And so do the rounds of stage 6. What the row sends is not in the ledger of the method.
     """
     directory = run_tiny(
         "no-divergence",
@@ -231,14 +237,19 @@ def test_the_synthetic_row_is_stage_5_without_what_the_foundation_model_gives(
             for line in lines
             if line["stage"] == stage
         ]
-        for stage in ("distill_mutually", "train_on_synthetic")
+        for stage in (
+            *("distill_mutually", "train_on_synthetic"),
+            *("refine_federated", "refine_synthetic", "refine_fedavg"),
+        )
     }
     assert losses["train_on_synthetic"] == losses["distill_mutually"] != []
+    assert losses["refine_synthetic"] == losses["refine_federated"] != losses["refine_fedavg"]
     summary = read_summary(directory.summary)
     row = summary["baselines"]["fedavg_synthetic"]
     assert row["lightweight"] == summary["metrics"]["lightweight"]
     assert row["per_client_bytes"] == summary["communication"]["per_client_bytes"]
-    assert "train_on_synthetic" not in summary["communication"]["by_stage"]
+    stages = set(summary["communication"]["by_stage"])
+    assert stages == {*STAGES["fedavg"], *SENDING, "deliver"}
 
 
 def test_a_trial_trains_no_row_of_the_table(run_tiny: Run, tmp_path: Path) -> None:
@@ -248,7 +259,10 @@ def test_a_trial_trains_no_row_of_the_table(run_tiny: Run, tmp_path: Path) -> No
     overrides += [f"run.dir={tmp_path / 'run'}", f"store.dir={finished.root.parent / 'store'}"]
     trained = train(build_experiment(compose(overrides)), Notes())
     stages = {line["stage"] for line in read_json_lines(trained.rounds)}
-    assert stages == set(STAGES["dsfedmed"]) - {"train_on_synthetic", "measure_synthesis"}
+    only_for_the_table = {
+        *("measure_synthesis", "train_on_synthetic", "refine_fedavg", "refine_synthetic")
+    }
+    assert stages == set(STAGES["dsfedmed"]) - only_for_the_table
 
 
 @pytest.mark.ray

@@ -52,11 +52,11 @@ class Settings:
     temperature: float = 1.0
     supervised_weight: float = 0.9
     kl_weight: float = 0.1
-    federated_share: float = 0.5  # of the federated weights in what is validated and delivered
     lightweight_rate: float = 3e-4  # in the first epoch
     foundation_rate: float = 1e-4
     final_rate: float = 0.1  # what is left of both in the last epoch
     tolerance: float = 0.01  # of Dice, by which a later state may lie below the best
+    refinement_rounds: int = 1  # stage 6
     light: tuple[float, ...] = (0.4, 0.3, 0.1, 0.15)  # gamma, contrast, colour, brightness
 
 
@@ -77,7 +77,7 @@ def dsfedmed(
     generator: Any,
     s: Settings,
 ) -> Outcome:
-    """Runs the five stages, one after the other."""
+    """Runs the six stages, one after the other."""
     pool = synthesize(split, generator, s)
     data = split.federation
     shape = {"num_structures": len(data.structures), "image_size": data.image_size}
@@ -87,7 +87,8 @@ def dsfedmed(
     embeddings = embed(foundation, pool)
     adapt_foundation(foundation, embeddings, masks_of(pool), s)
     lightweight.load_trainable_state(federated)
-    best, kept = distill_mutually(split, (lightweight, foundation), pool, embeddings, s)
+    distilled, kept = distill_mutually(split, (lightweight, foundation), pool, embeddings, s)
+    best = refine_federated(split, lightweight, distilled, federated, s)
     return Outcome(federated=federated, lightweight=best, foundation=copied(foundation), kept=kept)
 
 
@@ -113,27 +114,59 @@ def synthesize(split: SplitFederation, config: Any, s: Settings) -> list[Sample]
     return sorted(pool, key=lambda sample: sample.sample_id)
 
 
-# Stage 3: federated averaging ------------------------------------------------------------------
+# Stages 3 and 6: federated averaging -----------------------------------------------------------
 
 
 def train_federated(split: SplitFederation, model: Segmenter, s: Settings) -> State:
     """FedAvg of the lightweight model; the state with the best seen validation Dice."""
     server, best, best_dice = copied(model), copied(model), -1.0
     for round_index in range(s.rounds):
-        updates, weights = [], []
-        for client in range(split.num_clients):
-            model.load_trainable_state(server)  # broadcast
-            pairs = list(split.samples(split.client_name(client), "train"))
-            train_locally(model, pairs, s, round_index, client)
-            updates.append(copied(model))
-            weights.append(len(pairs))  # n_k
-        server = federated_mean(updates, weights)
+        server = federated_round(split, model, server, s, ("train_federated", round_index))
         model.load_trainable_state(server)
         dice = seen_validation_dice(split, model)
         if is_kept(dice, best_dice, s):
             best = server
         best_dice = max(best_dice, dice)
     return best
+
+
+def refine_federated(
+    split: SplitFederation, model: Segmenter, distilled: State, federated: State, s: Settings
+) -> State:
+    """Rounds from the distilled model, their rates going on to fall; then one of three models."""
+    refined = distilled
+    for round_index in range(s.rounds, s.rounds + s.refinement_rounds):
+        refined = federated_round(split, model, refined, s, ("refine_federated", round_index))
+    best, best_dice = federated, -1.0
+    for state in (federated, refined, averaged(refined, distilled)):
+        model.load_trainable_state(state)
+        dice = seen_validation_dice(split, model)
+        if is_kept(dice, best_dice, s):
+            best = state
+        best_dice = max(best_dice, dice)
+    return best
+
+
+def averaged(state: State, other: State) -> State:
+    """The mean of two models' weights."""
+    return {
+        name: (value + other[name]) / 2 if value.is_floating_point() else value
+        for name, value in state.items()
+    }
+
+
+def federated_round(
+    split: SplitFederation, model: Segmenter, server: State, s: Settings, name: tuple[str, int]
+) -> State:
+    """Every client trains the broadcast state; their mean. ``name`` is stage and round."""
+    updates, weights = [], []
+    for client in range(split.num_clients):
+        model.load_trainable_state(server)  # broadcast
+        pairs = list(split.samples(split.client_name(client), "train"))
+        train_locally(model, pairs, s, (*name, client))
+        updates.append(copied(model))
+        weights.append(len(pairs))  # n_k
+    return federated_mean(updates, weights)
 
 
 def federated_mean(updates: list[State], weights: list[int]) -> State:
@@ -152,12 +185,12 @@ def federated_mean(updates: list[State], weights: list[int]) -> State:
 
 
 def train_locally(
-    model: Segmenter, pairs: list[Sample], s: Settings, round_index: int, client: int
+    model: Segmenter, pairs: list[Sample], s: Settings, name: tuple[str, int, int]
 ) -> None:
-    """Adam from scratch over a client's own pairs."""
-    random = torch_generator(s.seed, "train_federated", round_index, client, "batches")
+    """Adam from scratch over a client's own pairs; ``name`` is stage, round and client."""
+    random = torch_generator(s.seed, *name, "batches")
     images, masks = images_of(pairs), masks_of(pairs)
-    optimizer = adam(model, s.local_rate * s.rate_decay**round_index)
+    optimizer = adam(model, s.local_rate * s.rate_decay ** name[1])
     model.train()
     for _ in range(s.local_epochs):
         for rows in torch.randperm(len(pairs), generator=random).split(s.local_batch):
@@ -216,8 +249,7 @@ def distill_mutually(
     """Both models learn from the kept samples and from each other."""
     (light, big), images, masks = models, images_of(pool), masks_of(pool)
     light_optimizer, big_optimizer = adam(light, s.lightweight_rate), adam(big, s.foundation_rate)
-    federated, best_dice = copied(light), seen_validation_dice(split, light)
-    best = federated
+    best, best_dice = copied(light), seen_validation_dice(split, light)
     scores = torch.zeros(len(pool))
     latest = torch.zeros_like(masks, dtype=torch.float16)  # what the foundation model gave last
     history: list[tuple[int, ...]] = []
@@ -250,27 +282,16 @@ def distill_mutually(
             # Each model sees the other's logits as constants.
             step(light_optimizer, distillation_loss(z_light, z_big.detach(), m, s), s.clip)
             step(big_optimizer, distillation_loss(z_big, z_light.detach(), m, s), s.clip)
-        distilled = copied(light)
-        light.load_trainable_state(averaged(distilled, federated, s.federated_share))
         dice = seen_validation_dice(split, light)
         if is_kept(dice, best_dice, s):
             best = copied(light)
         best_dice = max(best_dice, dice)
-        light.load_trainable_state(distilled)  # which goes on from itself
     return best, tuple(history)
 
 
 def is_kept(dice: float, best_dice: float, s: Settings) -> bool:
     """Whether a state takes the place of the kept one: better, or later and about as good."""
     return dice > best_dice or (s.tolerance > 0 and dice >= best_dice - s.tolerance)
-
-
-def averaged(distilled: State, federated: State, share: float) -> State:
-    """Gives share * federated + (1 - share) * distilled."""
-    return {
-        name: share * federated[name] + (1 - share) * value if value.is_floating_point() else value
-        for name, value in distilled.items()
-    }
 
 
 @torch.no_grad()

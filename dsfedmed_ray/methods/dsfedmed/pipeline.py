@@ -1,4 +1,4 @@
-"""DSFedMed from end to end: five stages, each found in the stage store or run.
+"""DSFedMed from end to end: six stages, each found in the stage store or run.
 
 Stages 1, 2 and 4 do not wait for the rounds of stage 3: in a deployment they run beside them. Here
 they are run one after the other.
@@ -19,6 +19,7 @@ from dsfedmed_ray.methods.dsfedmed import (
     adapt_foundation,
     distill_mutually,
     measure_synthesis,
+    refine_federated,
     synthesize,
     train_on_synthetic,
     tune_generators,
@@ -33,6 +34,9 @@ from dsfedmed_ray.methods.run_context import RunContext, StageOutput
 from dsfedmed_ray.models.segmenter import Segmenter, State
 
 SYNTHETIC_ROW = "fedavg_synthetic"
+REFINED_ROW = "fedavg_refined"
+REFINE_ROWS = {SYNTHETIC_ROW: "refine_synthetic", REFINED_ROW: "refine_fedavg"}
+"""Rows that end with the same refinement as the method, and the stage in which each does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +49,12 @@ class DSFedMed:
         adaptation: stage 4.
         selection: stage 5, which samples.
         distillation: stage 5, how.
+        refinement_rounds: stage 6, rounds that follow distillation; 0 for none, as in the paper.
         checks: what is measured about the synthetic set.
-        synthetic_row: whether a row of the table tells what the synthetic images bring alone: the
-            federated model, trained on their masks without foundation model and selection. Where
-            the clients distil there is none: it would take other steps than they do.
+        control_rows: whether rows of the table tell what the rounds of stage 6 bring alone, and
+            what the synthetic images do: the federated model, trained on their masks without
+            foundation model and selection, then refined. Where the clients distil the latter is
+            left out: it would take other steps than they do.
         name: the row's name.
     """
 
@@ -58,14 +64,24 @@ class DSFedMed:
     adaptation: Adaptation = field(default_factory=Adaptation)
     selection: Selection = field(default_factory=Selection)
     distillation: Distillation = field(default_factory=Distillation)
+    refinement_rounds: int = 0
     checks: SynthesisChecks = field(default_factory=SynthesisChecks)
-    synthetic_row: bool = True
+    control_rows: bool = True
     name: str = "dsfedmed"
 
     def __post_init__(self) -> None:
         if self.samples_per_client < 1:
             raise ConfigurationError(
                 f"method.samples_per_client is {self.samples_per_client}; at least 1"
+            )
+        if self.refinement_rounds < 0:
+            raise ConfigurationError(
+                f"method.refinement_rounds is {self.refinement_rounds}; allowed: 0 (none) or more"
+            )
+        if self.refinement_rounds > 0 and self.federated.local.norm_policy == "local":
+            raise ConfigurationError(
+                "rounds after distillation average normalisation layers too; with "
+                "method.federated.local.norm_policy=local set method.refinement_rounds=0"
             )
         if (self.distillation.placement, self.selection.rule) == ("clients", "authors_batch"):
             raise ConfigurationError(
@@ -82,7 +98,7 @@ class DSFedMed:
         generator.check()
 
     def run(self, context: RunContext) -> MethodResult:
-        """Runs the five stages."""
+        """Runs the stages."""
         plan_network(context, self.federated)
         uploads = self._tune_generators(context)
         synthetic = self._synthesize(context, uploads)
@@ -90,8 +106,9 @@ class DSFedMed:
         federated = federated_stage(context, self.federated)
         adapted = self._adapt_foundation(context, synthetic)
         distilled = self._distill_mutually(context, synthetic, federated, adapted)
+        refined = self._refined(context, refine_federated.STAGE, distilled, federated)
         return MethodResult(
-            lightweight=load_file(distilled.folder / MODEL_FILE),
+            lightweight=load_file(refined.folder / MODEL_FILE),
             foundation=load_file(distilled.folder / FOUNDATION_FILE),
             generator_quality=quality,
             rows=self._rows(context, synthetic, federated),
@@ -101,12 +118,38 @@ class DSFedMed:
     def _rows(
         self, context: RunContext, synthetic: StageOutput, federated: StageOutput
     ) -> dict[str, State]:
-        rows = {"fedavg": load_file(federated.folder / MODEL_FILE)}
-        at_server = self.distillation.placement == "server"
-        if self.synthetic_row and at_server and context.with_rows:
-            trained = self._train_on_synthetic(context, synthetic, federated)
-            rows[SYNTHETIC_ROW] = load_file(trained.folder / MODEL_FILE)
-        return rows
+        starts = {}
+        if self.control_rows and context.with_rows:
+            if self.refinement_rounds > 0:
+                starts[REFINED_ROW] = federated
+            if self.distillation.placement == "server":
+                starts[SYNTHETIC_ROW] = self._train_on_synthetic(context, synthetic, federated)
+        trained = {"fedavg": federated} | {
+            row: self._refined(context, REFINE_ROWS[row], start, federated)
+            for row, start in starts.items()
+        }
+        return {name: load_file(stage.folder / MODEL_FILE) for name, stage in trained.items()}
+
+    def _refined(
+        self, context: RunContext, stage: str, start: StageOutput, federated: StageOutput
+    ) -> StageOutput:
+        """Stage 6 from a model, or that model where there is no stage 6."""
+        if self.refinement_rounds == 0:
+            return start
+        return context.stage(
+            stage,
+            settings={"schedule": self.federated, "rounds": self.refinement_rounds},
+            inputs=[start, federated],
+            run=lambda folder: refine_federated.refine_federated(
+                context,
+                self.federated,
+                rounds=self.refinement_rounds,
+                stage=stage,
+                start=load_file(start.folder / MODEL_FILE),
+                federated=load_file(federated.folder / MODEL_FILE),
+                folder=folder,
+            ),
+        )
 
     def _tune_generators(self, context: RunContext) -> StageOutput:
         generator = context.generator.for_tuning()

@@ -1,6 +1,5 @@
 """Stage 5, the lightweight model: it trains on the pool and is judged at the clients."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from dsfedmed_ray.data.synthetic_samples import read_synthetic
 from dsfedmed_ray.learning.mutual_distillation import Distillation, PoolLearner
 from dsfedmed_ray.methods.best_state import BestState
-from dsfedmed_ray.methods.exchange import Validation, broadcast_transfers, validation_dice
+from dsfedmed_ray.methods.exchange import Validation, candidate_validation
 from dsfedmed_ray.methods.method import layout_of
 from dsfedmed_ray.methods.run_context import RunContext
 from dsfedmed_ray.models.segmenter import State
@@ -51,7 +50,6 @@ class Student:
         self._context = context
         self._pool = pool
         self._stage = stage
-        self._initial = initial
         self._config = config
         self._model = context.build(context.lightweight)
         self._model.load_trainable_state(initial)
@@ -94,7 +92,7 @@ class Student:
         sent, self._unsaid = self._unsaid, []
         if not self._config.validates(epoch):
             return {}, sent
-        candidate = self._candidate()
+        candidate = self._model.trainable_state()
         validation = self._judged(candidate, epoch)
         self.best.offer(epoch, validation.dice, candidate, is_complete=validation.is_complete)
         return {"validation_dice": validation.dice}, sent + validation.transfers
@@ -123,22 +121,5 @@ class Student:
         self.best.offer(INITIAL, validation.dice, state, is_complete=validation.is_complete)
 
     def _judged(self, candidate: State, epoch: int) -> Validation:
-        """What the clients say about a candidate, with what travelled down for it."""
-        flat = self._layout.flatten(candidate)
-        clients = self._context.all_clients()
-        said = validation_dice(self._pool, clients, flat, stage=self._stage, unit=epoch)
-        names = [self._pool.client_name(client) for client in clients]
-        down = broadcast_transfers(
-            names, flat, stage=self._stage, what="candidate", round_index=epoch
-        )
-        return replace(said, transfers=down + said.transfers)
-
-    def _candidate(self) -> State:
-        """The trained model, averaged with the federated one it started from."""
-        share = self._config.federated_share
-        return {
-            name: value.lerp(self._initial[name].to(value), share)
-            if value.is_floating_point()
-            else value
-            for name, value in self._model.trainable_state().items()
-        }
+        flat, clients = self._layout.flatten(candidate), self._context.all_clients()
+        return candidate_validation(self._pool, clients, flat, stage=self._stage, unit=epoch)

@@ -36,7 +36,7 @@ TINY = [
     "generator.num_inference_steps=2",
     "generator.images_per_job=1",
     "runtime.threads.foundation=1",
-    "method.synthetic_row=false",
+    "method.control_rows=false",
 ]
 STAGES = (
     "tune_generators",
@@ -44,6 +44,7 @@ STAGES = (
     "train_federated",
     "adapt_foundation",
     "distill_mutually",
+    "refine_federated",
 )
 
 

@@ -31,6 +31,10 @@ STAGES = (
     "train_federated",
     "adapt_foundation",
     "distill_mutually",
+    "refine_federated",
+    "refine_fedavg",
+    "train_on_synthetic",
+    "refine_synthetic",
 )
 NUM_CLIENTS, SAMPLES, ROUNDS, EPOCHS = 5, 2, 3, 2
 METHOD = DSFedMed(
@@ -41,8 +45,8 @@ METHOD = DSFedMed(
     samples_per_client=SAMPLES,
     adaptation=Adaptation(epochs=EPOCHS, batch_size=4),
     distillation=Distillation(epochs=EPOCHS, batch_size=4, foundation_every=2, validate_every=2),
+    refinement_rounds=ROUNDS,
     checks=SynthesisChecks(fit_steps=0),
-    synthetic_row=False,
 )
 Run = Callable[..., dict[str, Any]]
 
@@ -95,10 +99,10 @@ def run(
 
 @pytest.fixture(scope="module")
 def serial(run: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Ten samples; of five clients an upload; of stages 3, 4 and 5 a model, or two."""
+    """Ten samples; of five clients an upload; of each later stage a model, of stage 5 two."""
     found = run(tmp_path_factory.mktemp("serial"), clients="serial")
     weights = [name.partition("-")[0] for name in found if name.endswith(".safetensors")]
-    assert [weights.count(stage) for stage in STAGES] == [NUM_CLIENTS, 0, 1, 1, 2]
+    assert [weights.count(stage) for stage in STAGES] == [NUM_CLIENTS, 0, 1, 1, 2, 1, 1, 1, 1]
     assert sum(isinstance(value, tuple) for value in found.values()) == NUM_CLIENTS * SAMPLES
     assert len(found["train_federated/rounds.jsonl"]) == ROUNDS
     return found
@@ -142,7 +146,7 @@ class StoppingProgress(SilentProgress):
 def test_stopping_in_and_between_stages_changes_no_byte(
     run: Run, serial: dict[str, Any], tmp_path: Path
 ) -> None:
-    """After an upload and the last one, after the last job, and between two units of 3, 4 and 5."""
+    """After an upload and the last one, after the last job, and between two units of 3 to 6."""
     stops = [
         ("tune_generators", 1),
         ("tune_generators", NUM_CLIENTS - 1),
@@ -151,6 +155,7 @@ def test_stopping_in_and_between_stages_changes_no_byte(
         ("adapt_foundation", 0),
         ("adapt_foundation", EPOCHS - 1),
         ("distill_mutually", 0),
+        ("refine_federated", 0),
     ]
     for stage, unit in stops:
         stop = StopRequest()

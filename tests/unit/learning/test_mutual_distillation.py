@@ -223,7 +223,6 @@ def test_epochs_in_which_the_foundation_model_learns_and_clients_judge() -> None
         ({"validate_every": 0}, r"validate_every is 0; it must be positive"),
         ({"temperature": 0.0}, r"distillation\.temperature is 0\.0; it must be positive"),
         ({"kl_weight": -0.1}, r"distillation\.kl_weight is -0\.1; it cannot be negative"),
-        ({"federated_share": 1.0}, r"federated_share is 1\.0; allowed: 0 up to, not including, 1"),
         ({"placement": "client"}, r"distillation\.placement is 'client'; allowed: server, clients"),
         ({"placement": "clients"}, r"serves targets one way; set .*\.mutual=false too"),
     ],

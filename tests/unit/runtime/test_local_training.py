@@ -45,6 +45,8 @@ def test_a_kept_optimiser_goes_on_at_the_new_rate(tmp_path: Path) -> None:
     start = hospital._resident.shared.read()
     for round_index in range(2):
         hospital.fit(0, start, FitOrder(round_index=round_index, scale_bits=20))
-    saved = torch.load(tmp_path / "0000000" / "optimizer-000001.pt", weights_only=True)
+    saved = torch.load(
+        tmp_path / "train_federated" / "0000000" / "optimizer-000001.pt", weights_only=True
+    )
     assert saved["param_groups"][0]["lr"] == 0.004
     assert saved["state"][0]["step"].item() == 2

@@ -26,7 +26,13 @@ ALL = {
     "adapt_foundation",
     "distill_mutually",
     "train_on_synthetic",
+    "refine_federated",
+    "refine_fedavg",
+    "refine_synthetic",
 }
+DISTILLED = {"distill_mutually", "refine_federated"}
+AVERAGED = {"train_federated", "refine_fedavg"}
+CONTROL = {"train_on_synthetic", "refine_synthetic"}
 
 
 class FullStore(StageStore):
@@ -76,19 +82,20 @@ def _keys(folder: Path, *overrides: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("override", "touched"),
     [
-        ("method.distillation.temperature=2.0", {"distill_mutually"}),
-        ("method.distillation.kl_weight=0.3", {"distill_mutually"}),
-        ("method.selection.ratio=0.3", {"distill_mutually", "train_on_synthetic"}),
-        ("method.selection.reliability_weight=0.1", {"distill_mutually"}),
-        ("method.adaptation.learning_rate=1e-4", {"adapt_foundation", "distill_mutually"}),
-        ("method.samples_per_client=6", ALL - {"tune_generators", "train_federated"}),
-        ("generator.steps=50", ALL - {"train_federated"}),
-        ("generator.num_inference_steps=7", ALL - {"train_federated", "tune_generators"}),
-        ("generator.variation=0.9", ALL - {"train_federated", "tune_generators"}),
+        ("method.distillation.temperature=2.0", DISTILLED),
+        ("method.distillation.kl_weight=0.3", DISTILLED),
+        ("method.selection.ratio=0.3", DISTILLED | CONTROL),
+        ("method.selection.reliability_weight=0.1", DISTILLED),
+        ("method.adaptation.learning_rate=1e-4", DISTILLED | {"adapt_foundation"}),
+        ("method.samples_per_client=6", ALL - AVERAGED - {"tune_generators"}),
+        ("generator.steps=50", ALL - AVERAGED),
+        ("generator.num_inference_steps=7", ALL - AVERAGED - {"tune_generators"}),
+        ("generator.variation=0.9", ALL - AVERAGED - {"tune_generators"}),
         (
             "method.federated.local.training.learning_rate=1e-3",
-            {"train_federated", "distill_mutually", "train_on_synthetic"},
+            AVERAGED | DISTILLED | CONTROL,
         ),
+        ("method.refinement_rounds=2", {s for s in ALL if s.startswith("refine")}),
         ("seed=1", ALL),
         ("data.seed=1", ALL),
         ("runtime.clients=serial", set()),

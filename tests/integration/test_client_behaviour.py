@@ -122,6 +122,7 @@ def test_a_client_that_joins_is_in_the_synthetic_set(tmp_path: Path) -> None:
     directory = run(
         experiment(
             tmp_path,
+            "schedule.refinement_rounds=0",
             "foundation.weights=random",
             "foundation.input_size=64",
             "runtime.threads.foundation=1",

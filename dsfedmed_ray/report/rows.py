@@ -12,7 +12,7 @@ METHOD_NAMES = {
     "centralized": "Centralized",
     "dsfedmed": "DSFedMed",
     "fedavg": "FedAvg",
-    "fedavg_refined": "FedAvg, refined",
+    "fedavg_refined": "FedAvg + refinement",
     "fedavg_synthetic": "FedAvg + synthetic images",
     "fedmsa": "FedMSA",
     "fednnunet": "FednnU-Net",

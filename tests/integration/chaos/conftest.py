@@ -129,7 +129,7 @@ def undisturbed_folder(
 def undisturbed(undisturbed_folder: Path) -> Outcome:
     result = outcome(undisturbed_folder)
     assert len(result.samples) == 6
-    assert [len(finished_stages(undisturbed_folder)), len(result.files)] == [5, 7]
+    assert [len(finished_stages(undisturbed_folder)), len(result.files)] == [6, 8]
     return result
 
 

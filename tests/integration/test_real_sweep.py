@@ -21,7 +21,7 @@ from dsfedmed_ray.tuning.trial import train_overrides
 @pytest.mark.slow
 @pytest.mark.usefixtures("four_cpus")
 def test_a_real_sweep_costs_its_distillation(tmp_path: Path) -> None:
-    """Two trials of temperatures, one at a time: each runs the last two stages, nothing before them.
+    """Two trials of temperatures, one at a time: each runs its last two stages alone.
 
     Nothing of the unseen site is read, nor of the seen sites' test parts. Beside its stages a trial
     costs little: at most 5 s where the worker has imported torch and the models for another one.
@@ -66,7 +66,9 @@ def test_a_real_sweep_costs_its_distillation(tmp_path: Path) -> None:
 
     result = tune(space, toy, study=study, stream=io.StringIO(), num_trials=2, train=watched)
     assert "tune_generators" in result.baseline.stages_run
-    assert [trial.stages_run for trial in result.trials] == [("distill_mutually", "refine_federated")] * 2
+    assert [trial.stages_run for trial in result.trials] == [
+        ("distill_mutually", "refine_federated")
+    ] * 2
     assert [trial.status for trial in result.trials] == ["finished"] * 2
     assert min(trial.overhead_seconds for trial in result.trials) <= 5.0
     stages = [path.name.rpartition("-")[0] for path in (tmp_path / "store").glob("[a-z]*-*")]

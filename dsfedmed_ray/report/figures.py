@@ -45,6 +45,16 @@ def dice_curves(records: Sequence[ProgressRecord]) -> dict[str, dict[str, Curve]
     return stages
 
 
+def with_a_course(stages: dict[str, dict[str, Curve]]) -> dict[str, dict[str, Curve]]:
+    """The stages that were judged more than once; all of them where none was."""
+    several = {
+        stage: curves
+        for stage, curves in stages.items()
+        if any(len(numbers) > 1 for numbers, _ in curves.values())
+    }
+    return several or stages
+
+
 def draw_rounds(records: Sequence[ProgressRecord], path: Path) -> str | None:
     """Draws one panel a stage, writes the picture and returns it as SVG.
 
@@ -56,7 +66,7 @@ def draw_rounds(records: Sequence[ProgressRecord], path: Path) -> str | None:
         An ``<svg>`` element whose texts inherit the page's font; None, and no file, where no
         stage measured Dice.
     """
-    stages = dice_curves(records)
+    stages = with_a_course(dice_curves(records))
     if not stages:
         return None
     from matplotlib import rc_context

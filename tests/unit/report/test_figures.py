@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from dsfedmed_ray.records import ProgressRecord
-from dsfedmed_ray.report.figures import dice_curves, draw_rounds
+from dsfedmed_ray.report.figures import dice_curves, draw_rounds, with_a_course
 
 
 def record(stage: str, index: int, **values: float) -> ProgressRecord:
@@ -15,6 +15,7 @@ RECORDS = [
     record("train_federated", 0, validation_dice=0.5, uplink_bytes=10),
     record("train_federated", 2, validation_dice=0.7, **{"validation_dice/north": 0.6}),
     record("distill_mutually", 0, foundation_dice=0.8),
+    record("distill_mutually", 1, foundation_dice=0.8),
 ]
 
 
@@ -25,7 +26,7 @@ def test_curves_by_stage() -> None:
             "validation_dice": ([1, 3], [0.5, 0.7]),
             "validation_dice/north": ([3], [0.6]),
         },
-        "distill_mutually": {"foundation_dice": ([1], [0.8])},
+        "distill_mutually": {"foundation_dice": ([1, 2], [0.8, 0.8])},
     }
 
 
@@ -41,3 +42,10 @@ def test_svg_and_file(tmp_path: Path) -> None:
 def test_nothing_to_draw(tmp_path: Path) -> None:
     assert draw_rounds(RECORDS[:1], tmp_path / "rounds.png") is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stage_that_was_judged_once_has_no_panel() -> None:
+    """Stage ``b`` has one point; alone it would be drawn."""
+    course, point = {"dice": ([1, 2], [0.5, 0.6])}, {"dice": ([20], [0.7])}
+    assert with_a_course({"a": course, "b": point}) == {"a": course}
+    assert with_a_course({"b": point}) == {"b": point}

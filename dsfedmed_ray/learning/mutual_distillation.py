@@ -55,8 +55,8 @@ class Distillation:
         patience: epochs without a better seen-site validation before the stage stops; None runs
             all epochs.
         tolerance: the result is the latest epoch whose seen-site validation Dice is at most this
-            far below the best candidate's, the federated model's included, in [0, 1); 0 takes the
-            best.
+            far below the best candidate's, the federated model's included, in [0, 1]; 0 takes the
+            best, 1 the last. Where refinement follows, the last epoch is handed on.
         placement: where the lightweight model distils: ``server`` (paper), or ``clients``, each on
             its own generator's samples from served targets; then ``mutual`` must be False.
     """

@@ -17,9 +17,9 @@ def check_tolerance(key: str, tolerance: float) -> None:
     """Checks how far below the best score a later state may lie.
 
     Raises:
-        ConfigurationError: it is outside [0, 1).
+        ConfigurationError: it is outside [0, 1].
     """
-    if not 0 <= tolerance < 1:
+    if not 0 <= tolerance <= 1:
         raise ConfigurationError(
-            f"{key} is {tolerance}; allowed: 0 (the best state) up to, not including, 1"
+            f"{key} is {tolerance}; allowed: 0 (the best state) to 1 (the last)"
         )

@@ -15,7 +15,8 @@ class BestState:
     good, and of those the latest is kept: it has seen the most.
 
     Args:
-        tolerance: by how much a later state's score may lie below the best; 0 keeps the best.
+        tolerance: by how much a later state's score may lie below the best; 0 keeps the best, 1
+            the last.
 
     Attributes:
         score: the highest score so far.

@@ -38,7 +38,7 @@ class CentralizedTraining:
         training: loss and optimiser; its ``epochs`` is ignored, each unit is one pass.
         patience: epochs without a better seen validation before training stops; None runs all.
         tolerance: the result is the latest epoch whose validation Dice is at most this far below
-            the best, in [0, 1); 0 takes the best.
+            the best, in [0, 1]; 0 takes the best, 1 the last.
         rate_decay: what the learning rate is multiplied by after each epoch, in (0, 1].
     """
 

@@ -24,7 +24,7 @@ class FederatedTraining:
         max_validation_clients: validate on this many clients at most, the same ones every time.
         patience: rounds without a better validation before training stops; None runs all rounds.
         tolerance: the result is the latest round whose validation Dice is at most this far below
-            the best, in [0, 1); 0 takes the best round.
+            the best, in [0, 1]; 0 takes the best round, 1 the last.
         joins: sites that join later, by the round (from 0) from which they take part.
     """
 

@@ -151,7 +151,7 @@ def test_a_run_of_all_stages_sends_what_its_ledger_says(
         ),
         samples_per_client=2,
         adaptation=Adaptation(epochs=1),
-        distillation=Distillation(epochs=EPOCHS, batch_size=4, tolerance=0.9),
+        distillation=Distillation(epochs=EPOCHS, batch_size=4),
         refinement_rounds=ROUNDS,
         checks=SynthesisChecks(fit_steps=0),
         control_rows=False,

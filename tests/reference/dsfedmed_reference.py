@@ -88,7 +88,9 @@ def dsfedmed(
     adapt_foundation(foundation, embeddings, masks_of(pool), s)
     lightweight.load_trainable_state(federated)
     distilled, kept = distill_mutually(split, (lightweight, foundation), pool, embeddings, s)
-    best = refine_federated(split, lightweight, distilled, federated, s)
+    best = distilled
+    if s.refinement_rounds:
+        best = refine_federated(split, lightweight, distilled, federated, s)
     return Outcome(federated=federated, lightweight=best, foundation=copied(foundation), kept=kept)
 
 
@@ -119,15 +121,12 @@ def synthesize(split: SplitFederation, config: Any, s: Settings) -> list[Sample]
 
 def train_federated(split: SplitFederation, model: Segmenter, s: Settings) -> State:
     """FedAvg of the lightweight model; the state with the best seen validation Dice."""
-    server, best, best_dice = copied(model), copied(model), -1.0
+    states = [copied(model)]
     for round_index in range(s.rounds):
-        server = federated_round(split, model, server, s, ("train_federated", round_index))
-        model.load_trainable_state(server)
-        dice = seen_validation_dice(split, model)
-        if is_kept(dice, best_dice, s):
-            best = server
-        best_dice = max(best_dice, dice)
-    return best
+        states.append(
+            federated_round(split, model, states[-1], s, ("train_federated", round_index))
+        )
+    return chosen(split, model, states[1:], s)
 
 
 def refine_federated(
@@ -137,11 +136,16 @@ def refine_federated(
     refined = distilled
     for round_index in range(s.rounds, s.rounds + s.refinement_rounds):
         refined = federated_round(split, model, refined, s, ("refine_federated", round_index))
-    best, best_dice = federated, -1.0
-    for state in (federated, refined, averaged(refined, distilled)):
+    return chosen(split, model, [federated, refined, averaged(refined, distilled)], s)
+
+
+def chosen(split: SplitFederation, model: Segmenter, states: list[State], s: Settings) -> State:
+    """By seen validation: the latest whose Dice is at most the tolerance below the best so far."""
+    best, best_dice = states[0], -1.0
+    for state in states:
         model.load_trainable_state(state)
         dice = seen_validation_dice(split, model)
-        if is_kept(dice, best_dice, s):
+        if dice > best_dice or (s.tolerance > 0 and dice >= best_dice - s.tolerance):
             best = state
         best_dice = max(best_dice, dice)
     return best
@@ -249,7 +253,7 @@ def distill_mutually(
     """Both models learn from the kept samples and from each other."""
     (light, big), images, masks = models, images_of(pool), masks_of(pool)
     light_optimizer, big_optimizer = adam(light, s.lightweight_rate), adam(big, s.foundation_rate)
-    best, best_dice = copied(light), seen_validation_dice(split, light)
+    states = [copied(light)]
     scores = torch.zeros(len(pool))
     latest = torch.zeros_like(masks, dtype=torch.float16)  # what the foundation model gave last
     history: list[tuple[int, ...]] = []
@@ -282,16 +286,9 @@ def distill_mutually(
             # Each model sees the other's logits as constants.
             step(light_optimizer, distillation_loss(z_light, z_big.detach(), m, s), s.clip)
             step(big_optimizer, distillation_loss(z_big, z_light.detach(), m, s), s.clip)
-        dice = seen_validation_dice(split, light)
-        if is_kept(dice, best_dice, s):
-            best = copied(light)
-        best_dice = max(best_dice, dice)
-    return best, tuple(history)
-
-
-def is_kept(dice: float, best_dice: float, s: Settings) -> bool:
-    """Whether a state takes the place of the kept one: better, or later and about as good."""
-    return dice > best_dice or (s.tolerance > 0 and dice >= best_dice - s.tolerance)
+        states.append(copied(light))
+    # Before stage 6 the last epoch is handed on; else the federated model is a candidate, too.
+    return states[-1] if s.refinement_rounds else chosen(split, light, states, s), tuple(history)
 
 
 @torch.no_grad()

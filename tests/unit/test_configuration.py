@@ -149,7 +149,7 @@ def test_what_does_not_compose_is_named(overrides: list[str], message: str) -> N
             ["method=centralized", "method.centralized.patience=0"],
             r"ized\.patience is 0; at",
         ),
-        (["method=centralized", "method.centralized.tolerance=1"], r"tolerance is 1.*allowed: 0"),
+        (["method=centralized", "method.centralized.tolerance=2"], r"tolerance is 2.*allowed: 0"),
         (["method=centralized", "method.centralized.rate_decay=0"], r"rate_decay is 0; allowed:"),
         (["+method.federated.speed=1"], r"method\.federated\.speed is not a key; .* has: rounds, "),
         (["run.dir=${nothing}"], "nothing"),

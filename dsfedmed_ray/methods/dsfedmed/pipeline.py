@@ -89,6 +89,13 @@ class DSFedMed:
                 "method.distillation.placement=clients use topk or softmax"
             )
 
+    @property
+    def _distillation(self) -> Distillation:
+        """Stage 5. Before stage 6 it hands on its last epoch: the seen sites are guarded there."""
+        if self.refinement_rounds == 0:
+            return self.distillation
+        return replace(self.distillation, tolerance=1.0)
+
     def check(self, model: Segmenter, split: SplitFederation, generator: Any) -> None:
         """See :class:`~dsfedmed_ray.methods.method.Method`."""
         split.require_validation()  # stage 5 validates, whatever the rounds do
@@ -225,14 +232,14 @@ class DSFedMed:
                 synthetic=synthetic.folder,
                 initial_lightweight=load_file(federated.folder / MODEL_FILE),
                 initial_foundation=load_file(adapted.folder / FOUNDATION_FILE),
-                config=self.distillation,
+                config=self._distillation,
                 selection=self.selection,
                 folder=folder,
             )
 
         return context.stage(
             distill_mutually.STAGE,
-            settings={"distillation": self.distillation, "selection": self.selection},
+            settings={"distillation": self._distillation, "selection": self.selection},
             inputs=[synthetic, federated, adapted],
             run=run,
         )
@@ -240,7 +247,7 @@ class DSFedMed:
     def _train_on_synthetic(
         self, context: RunContext, synthetic: StageOutput, federated: StageOutput
     ) -> StageOutput:
-        alone = replace(self.distillation, kl_weight=0.0, temperature=1.0, mutual=False)
+        alone = replace(self._distillation, kl_weight=0.0, temperature=1.0, mutual=False)
         # The release's rule takes the supervised step on every sample.
         ratio = 1.0 if self.selection.rule == "authors_batch" else self.selection.ratio
         return context.stage(

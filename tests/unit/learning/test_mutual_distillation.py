@@ -74,7 +74,7 @@ def test_the_learning_rate_falls_linearly_over_the_epochs() -> None:
     [
         ({"final_rate": 0.0}, r"final_rate is 0.0; allowed: above 0 up to 1"),
         ({"final_rate": 1.5}, r"final_rate is 1.5; allowed: above 0 up to 1"),
-        ({"tolerance": 1.0}, r"method.distillation.tolerance is 1.0; allowed: 0 \(the best"),
+        ({"tolerance": 1.1}, r"method.distillation.tolerance is 1.1; allowed: 0 \(the best"),
         ({"tolerance": -0.1}, r"method.distillation.tolerance is -0.1; allowed: 0 \(the best"),
     ],
 )

@@ -78,3 +78,10 @@ def test_a_score_over_some_sites_gives_way_to_one_over_all() -> None:
     restored = BestState.restored(best.snapshot())
     assert not restored.offer(4, 0.99, state(4), is_complete=False)
     assert restored.offer(5, 0.5, state(5))
+
+
+def test_a_tolerance_of_one_keeps_the_last() -> None:
+    """Dice lies in [0, 1], so that no state is further below the best."""
+    best = BestState(tolerance=1.0)
+    assert [best.offer(unit, score, {}) for unit, score in enumerate((1.0, 0.5, 0.0))] == [True] * 3
+    assert (best.score, best.unit) == (1.0, 2)

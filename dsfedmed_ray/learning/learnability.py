@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from dsfedmed_ray.errors import ConfigurationError
-from dsfedmed_ray.learning.losses import cross_entropy, symmetric_kl
+from dsfedmed_ray.learning.losses import cross_entropy, held, symmetric_kl
 
 SelectionRule = Literal["topk", "softmax", "authors_batch"]
 RULES = ("topk", "softmax", "authors_batch")
@@ -32,7 +32,8 @@ class Selection:
             release's rule inside each mini-batch.
         ratio: share of the pool that is kept, in (0, 1] (paper and authors: 0.5).
         reliability_weight: the paper's lambda, in [0, 1].
-        every_epochs: epochs between two scorings of the pool; 1 renews scores each epoch.
+        every_epochs: epochs between two passes of the foundation model over the pool. Scores are
+            renewed in each epoch, from the logits that it gave last.
     """
 
     rule: SelectionRule = "topk"
@@ -67,14 +68,17 @@ def learnability_scores(
     *,
     reliability_weight: float,
     temperature: float = 1.0,
+    logit_limit: float = math.inf,
 ) -> Float[Tensor, " pool"]:
     """The score ``s_i = lambda (-L_GT(i)) + (1 - lambda) L_KL(i)`` of each sample.
 
     ``L_GT`` is the foundation model's cross-entropy against the mask, ``L_KL`` the symmetric
-    divergence of the two models.
+    divergence of the two models; both of logits held within ``+-logit_limit``, so that no score
+    grows with how far beyond certainty a model goes.
     """
-    reliability = -cross_entropy(foundation_logits, masks)
-    disagreement = symmetric_kl(foundation_logits, lightweight_logits, temperature)
+    sure = held(foundation_logits, logit_limit)
+    reliability = -cross_entropy(sure, masks)
+    disagreement = symmetric_kl(sure, held(lightweight_logits, logit_limit), temperature)
     return reliability_weight * reliability + (1.0 - reliability_weight) * disagreement
 
 
@@ -112,11 +116,13 @@ def authors_batch_rows(
     *,
     ratio: float,
     temperature: float = 1.0,
+    logit_limit: float = math.inf,
 ) -> Bool[Tensor, " batch"]:
     """The rows of a mini-batch whose divergence counts, by the release's rule.
 
     Keep rows whose loss is at most the batch's 70 % quantile for both models; of these, the share
-    ``ratio`` with the highest divergence. If no row is reliable for both, no row counts.
+    ``ratio`` with the highest divergence, of logits held within ``+-logit_limit``. If no row is
+    reliable for both, no row counts.
     """
     reliable = torch.ones(masks.shape[0], dtype=torch.bool)
     for logits in (foundation_logits, lightweight_logits):
@@ -125,7 +131,8 @@ def authors_batch_rows(
     rows = torch.zeros_like(reliable)
     candidates = reliable.nonzero().squeeze(1)
     if len(candidates) > 0:
-        divergence = symmetric_kl(foundation_logits, lightweight_logits, temperature).cpu()
+        sure = held(foundation_logits, logit_limit)
+        divergence = symmetric_kl(sure, held(lightweight_logits, logit_limit), temperature).cpu()
         order = torch.argsort(divergence[candidates], descending=True, stable=True)
         rows[candidates[order[: num_selected(len(candidates), ratio)]]] = True
     return rows

@@ -1,5 +1,7 @@
 """Losses on per-pixel Bernoulli masks. Every function takes logits, never probabilities."""
 
+import math
+
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
@@ -46,6 +48,15 @@ def segmentation_loss(
 ) -> Float[Tensor, " batch"]:
     """Cross-entropy plus soft Dice loss of each sample, the supervised loss of both models."""
     return cross_entropy(logits, masks, positive_weight) + soft_dice_loss(logits, masks)
+
+
+def held(logits: Float[Tensor, "*shape"], limit: float) -> Float[Tensor, "*shape"]:
+    """Logits within ``+-limit``; ``inf`` gives them as they are.
+
+    Where both models are sure and agree on the class they then agree altogether, however far a
+    logit lies beyond the limit, and the divergence tells of the pixels where they do not.
+    """
+    return logits if math.isinf(limit) else logits.clamp(-limit, limit)
 
 
 def symmetric_kl(

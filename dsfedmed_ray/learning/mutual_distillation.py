@@ -5,6 +5,7 @@ different processes and exchange logits, nothing else: a :class:`Learner` is one
 exchange.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -21,7 +22,7 @@ from dsfedmed_ray.learning.augmentation import (
     turn_back,
     vary_light,
 )
-from dsfedmed_ray.learning.losses import segmentation_loss, symmetric_kl
+from dsfedmed_ray.learning.losses import held, segmentation_loss, symmetric_kl
 from dsfedmed_ray.learning.stopping_rule import check_patience, check_tolerance
 from dsfedmed_ray.seeding import torch_generator
 
@@ -34,6 +35,9 @@ class Distillation:
         epochs: passes over the selected samples (authors: 20).
         batch_size: samples a step (authors: 4).
         temperature: ``T`` of both divergences, whose weight is scaled by ``T**2`` (authors: 1).
+        logit_limit: both models' logits are held within ``+-logit_limit`` where they are compared
+            with each other, in divergences and scores (paper and authors: none, which is ``inf``).
+            The divergence grows with a logit however sure it is already.
         supervised_weight: weight of the loss against the mask (authors: 0.9).
         kl_weight: weight of both divergences (authors: 0.1); 0 trains the two side by side.
         mutual: whether the foundation model learns from the lightweight one too; False leaves it
@@ -64,6 +68,7 @@ class Distillation:
     epochs: int = 20
     batch_size: int = 8
     temperature: float = 1.0
+    logit_limit: float = math.inf
     supervised_weight: float = 0.9
     kl_weight: float = 0.1
     mutual: bool = True
@@ -86,6 +91,7 @@ class Distillation:
             "foundation_every",
             "validate_every",
             "temperature",
+            "logit_limit",
             "lightweight_learning_rate",
             "foundation_learning_rate",
             "positive_weight",
@@ -139,17 +145,19 @@ def distillation_loss(
 ) -> Float[Tensor, ""]:
     """One model's loss: the mask, and both divergences to the other model.
 
-    ``w_s l(z, m) + w_KL T**2 (KL(p||q) + KL(q||p))``, mean over the batch.
+    ``w_s l(z, m) + w_KL T**2 (KL(p||q) + KL(q||p))``, mean over the batch; the divergences are of
+    logits held within ``+-logit_limit`` and have no gradient where this model's lie beyond it.
 
     Args:
         logits: this model's, with gradient.
         other_logits: the other model's, constants.
         masks: 0 or 1.
-        config: weights and temperature.
+        config: weights, temperature and limit.
         counted: rows whose divergence counts (the release's rule); None counts all.
     """
     supervised = segmentation_loss(logits, masks, config.positive_weight).mean()
-    divergence = symmetric_kl(logits, other_logits.detach(), config.temperature)
+    own, other = (held(z, config.logit_limit) for z in (logits, other_logits.detach()))
+    divergence = symmetric_kl(own, other, config.temperature)
     if counted is not None:
         rows = counted.to(divergence)
         divergence = divergence * rows / rows.sum().clamp(min=1.0) * len(rows)

@@ -45,11 +45,12 @@ class Settings:
     rule: str = "topk"  # stage 5, the paper's: the highest scores; or softmax, drawn by score
     ratio: float = 0.5
     reliability_weight: float = 0.5  # the paper's lambda
-    every_epochs: int = 1  # between two scorings of the pool
+    every_epochs: int = 1  # between two passes of the foundation model over the pool
     distillation_epochs: int = 2
     distillation_batch: int = 4
     foundation_every: int = 1  # epochs from one in which the foundation model learns to the next
     temperature: float = 1.0
+    logit_limit: float = float("inf")  # of both models, where they are compared
     supervised_weight: float = 0.9
     kl_weight: float = 0.1
     lightweight_rate: float = 3e-4  # in the first epoch
@@ -254,13 +255,14 @@ def distill_mutually(
     (light, big), images, masks = models, images_of(pool), masks_of(pool)
     light_optimizer, big_optimizer = adam(light, s.lightweight_rate), adam(big, s.foundation_rate)
     states = [copied(light)]
-    scores = torch.zeros(len(pool))
     latest = torch.zeros_like(masks, dtype=torch.float16)  # what the foundation model gave last
     history: list[tuple[int, ...]] = []
     for epoch in range(s.distillation_epochs):
+        z_pool = latest.float()
         if epoch % s.every_epochs == 0:
-            scores = learnability(light, big, pool, embeddings, s)  # [N]
-            latest = logits_of(big, embeddings, s).half()  # [N, C, S, S]
+            z_pool = logits_of(big, embeddings, s)  # [N, C, S, S]
+            latest = z_pool.half()
+        scores = learnability(light, z_pool, pool, s)  # [N]
         kept = select(scores, s, torch_generator(s.seed, "select_samples", epoch))
         history.append(tuple(kept.tolist()))
         light.train()
@@ -292,17 +294,13 @@ def distill_mutually(
 
 
 @torch.no_grad()
-def learnability(
-    light: Segmenter, big: FoundationSegmenter, pool: list[Sample], embeddings: Tensor, s: Settings
-) -> Tensor:
+def learnability(light: Segmenter, z_big: Tensor, pool: list[Sample], s: Settings) -> Tensor:
     """s_i = lambda (-L_GT(i)) + (1 - lambda) L_KL(i), for all N samples of the pool."""
     light.eval()
-    big.eval()
     size, masks = s.distillation_batch, masks_of(pool)
     z_light = torch.cat([light(batch) for batch in images_of(pool).split(size)])  # [N, C, S, S]
-    z_big = logits_of(big, embeddings, s)
-    reliability = -cross_entropy(z_big, masks)  # [N]
-    disagreement = both_divergences(z_big, z_light, s.temperature)  # [N]
+    reliability = -cross_entropy(z_big.clamp(-s.logit_limit, s.logit_limit), masks)  # [N]
+    disagreement = both_divergences(z_big, z_light, s)  # [N]
     return s.reliability_weight * reliability + (1 - s.reliability_weight) * disagreement
 
 
@@ -343,17 +341,18 @@ def supervised_loss(z: Tensor, m: Tensor) -> Tensor:
     return entropy + (1 - (2 * overlap + 1) / (total + 1)).sum(dim=1)
 
 
-def both_divergences(z: Tensor, other: Tensor, temperature: float) -> Tensor:
-    """KL(p||q) + KL(q||p) = (p - q)(logit p - logit q) for Bernoulli pixels."""
-    difference = (z - other) / temperature
-    gap = (z / temperature).sigmoid() - (other / temperature).sigmoid()
+def both_divergences(z: Tensor, other: Tensor, s: Settings) -> Tensor:
+    """KL(p||q) + KL(q||p) = (p - q)(logit p - logit q) for Bernoulli pixels, of held logits."""
+    z, other = (logits.clamp(-s.logit_limit, s.logit_limit) for logits in (z, other))
+    difference = (z - other) / s.temperature
+    gap = (z / s.temperature).sigmoid() - (other / s.temperature).sigmoid()
     return (gap * difference).mean(dim=(2, 3)).sum(dim=1)
 
 
 def distillation_loss(z: Tensor, other: Tensor, m: Tensor, s: Settings) -> Tensor:
     """w_s l(z, m) + w_KL T^2 (KL(p||q) + KL(q||p)), mean over the batch."""
     supervised = supervised_loss(z, m).mean()
-    divergence = both_divergences(z, other, s.temperature).mean()
+    divergence = both_divergences(z, other, s).mean()
     return s.supervised_weight * supervised + s.kl_weight * s.temperature**2 * divergence
 
 

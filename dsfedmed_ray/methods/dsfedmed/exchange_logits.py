@@ -45,7 +45,6 @@ class LogitExchange:
         selection: Selection,
         seed: int,
     ) -> None:
-        self.scores = torch.empty(0)
         self._latest_logits = torch.empty(0, dtype=torch.float16)
         self.transfers: list[Transfer] = []  # nothing leaves the server
         self._foundation = foundation
@@ -57,7 +56,7 @@ class LogitExchange:
         self._targets: OneWayTargets | None = None
 
     def epoch(self, epoch: int) -> dict[str, float]:
-        """Scores where they are due and one pass over the kept samples; gives what happened.
+        """Scores, where some are left out, and one pass over the kept samples; gives what happened.
 
         ``foundation_loss`` is there in epochs in which the foundation model learns.
         """
@@ -65,7 +64,7 @@ class LogitExchange:
         self._learner.start_epoch(epoch)
         if self._config.foundation_learns(epoch):
             self._foundation.call("start_epoch", epoch).result()
-        kept = self._kept(epoch)
+        kept = self.kept(epoch)
         scored = time.perf_counter()
         losses = self._pass_over(epoch, kept)
         return {
@@ -75,19 +74,17 @@ class LogitExchange:
             "training_seconds": time.perf_counter() - scored,
         }
 
-    def _kept(self, epoch: int) -> Tensor:
-        if needs_scores(self._selection, epoch):
-            self.scores, foundation_logits = score_pool(
-                self._pool_logits(),
-                self._learner,
-                self._masks,
-                self._selection,
-                self._config.temperature,
-            )
-            self._remember(whole_pool(len(self._masks)), foundation_logits)
-        if len(self.scores) == 0:
-            return whole_pool(len(self._masks))
-        return selected_samples(self.scores, self._selection, self._seed, epoch)
+    def kept(self, epoch: int) -> Tensor:
+        """Indices of the samples of this epoch, ascending; scores them where some are left out."""
+        pool = whole_pool(len(self._masks))
+        if not needs_scores(self._selection):
+            return pool
+        scores, foundation_logits = score_pool(
+            self._pool_logits(epoch), self._learner, self._masks, self._selection, self._config
+        )
+        if self._asks_anew(epoch):
+            self._remember(pool, foundation_logits)
+        return selected_samples(scores, self._selection, self._seed, epoch)
 
     def _pass_over(self, epoch: int, kept: Tensor) -> dict[str, list[float]]:
         """Both models' losses, step by step; no step of a foundation model that rests.
@@ -131,7 +128,8 @@ class LogitExchange:
 
     def _remember(self, rows: Tensor, logits: Tensor) -> None:
         """Keeps what the foundation model gave for the epochs in which it is not asked."""
-        if not self._config.mutual or self._config.foundation_every == 1:
+        scored_from_kept = needs_scores(self._selection) and self._selection.every_epochs > 1
+        if not self._config.mutual or (self._config.foundation_every == 1 and not scored_from_kept):
             return
         if len(self._latest_logits) == 0:
             shape = (len(self._masks), *logits.shape[1:])
@@ -140,23 +138,29 @@ class LogitExchange:
 
     def snapshot(self) -> dict[str, Tensor]:
         """What the next epochs need of the last ones."""
-        return {"scores": self.scores, "latest_logits": self._latest_logits}
+        return {"latest_logits": self._latest_logits}
 
     def restore(self, content: dict[str, Tensor]) -> None:
         """Goes on from :meth:`snapshot`."""
-        self.scores, self._latest_logits = content["scores"], content["latest_logits"]
+        self._latest_logits = content["latest_logits"]
 
-    def _pool_logits(self) -> Pending:
-        """The foundation model's logits of the pool."""
-        if self._config.mutual:
+    def _asks_anew(self, epoch: int) -> bool:
+        """Whether the foundation model passes over the pool; one that does not learn never does."""
+        return self._config.mutual and epoch % self._selection.every_epochs == 0
+
+    def _pool_logits(self, epoch: int) -> Pending:
+        """The foundation model's logits of the pool, the latest there are."""
+        if self._asks_anew(epoch):
             return self._foundation.call("pool_logits")
+        if self._config.mutual:
+            return Done(self._latest_logits.float())
         return self._one_way().of(whole_pool(len(self._masks)))
 
     def _one_way(self) -> OneWayTargets:
         """Asked for in the order of the pool to score it, else in that of the first epoch."""
         if self._targets is None:
             pool = whole_pool(len(self._masks))
-            scored = needs_scores(self._selection, 0)
+            scored = needs_scores(self._selection)
             batches = pool.split(self._config.batch_size) if scored else self._batches(0, pool)
             self._targets = OneWayTargets(self._foundation, batches)
         return self._targets
@@ -170,4 +174,5 @@ class LogitExchange:
             self._masks[rows].float(),
             ratio=self._selection.ratio,
             temperature=self._config.temperature,
+            logit_limit=self._config.logit_limit,
         )

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from dsfedmed_ray.learning.learnability import Selection, learnability_scores, select
-from dsfedmed_ray.learning.mutual_distillation import PoolLearner
+from dsfedmed_ray.learning.mutual_distillation import Distillation, PoolLearner
 from dsfedmed_ray.runtime.pending import Pending
 from dsfedmed_ray.seeding import torch_generator
 
@@ -14,13 +14,12 @@ def score_pool(
     lightweight: PoolLearner,
     masks: Tensor,
     selection: Selection,
-    temperature: float,
+    config: Distillation,
 ) -> tuple[Tensor, Tensor]:
-    """Learnability scores of the whole pool, from one forward pass of each model.
+    """Learnability scores of the whole pool, and the foundation model's logits they rest on.
 
-    Gives the foundation model's logits too, which teach until it is asked again. That model needs
-    its trainable part only: its embeddings are kept. Both models work at the same time where they
-    are in different processes: its logits may be on their way.
+    Both models work at the same time where they are in different processes: the logits may be on
+    their way. Where the foundation model is not asked anew they are those that it gave last.
     """
     lightweight_logits = lightweight.pool_logits()
     logits: Tensor = foundation_logits.result()
@@ -29,19 +28,15 @@ def score_pool(
         lightweight_logits,
         masks.float(),
         reliability_weight=selection.reliability_weight,
-        temperature=temperature,
+        temperature=config.temperature,
+        logit_limit=config.logit_limit,
     )
     return scores, logits
 
 
-def needs_scores(selection: Selection, epoch: int) -> bool:
-    """Whether this epoch renews the scores.
-
-    Nothing is scored where everything is kept, or where the rule works inside each batch.
-    """
-    if selection.rule == "authors_batch" or selection.ratio == 1.0:
-        return False
-    return epoch % selection.every_epochs == 0
+def needs_scores(selection: Selection) -> bool:
+    """Not where everything is kept, nor where the rule works inside each batch."""
+    return selection.rule != "authors_batch" and selection.ratio < 1.0
 
 
 def selected_samples(scores: Tensor, selection: Selection, seed: int, epoch: int) -> Tensor:

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from dsfedmed_ray.accounting.communication import payload_bytes
 from dsfedmed_ray.data.synthetic_samples import read_synthetic
-from dsfedmed_ray.learning.learnability import Selection, learnability_scores
+from dsfedmed_ray.learning.learnability import Selection
 from dsfedmed_ray.learning.mutual_distillation import Distillation, PoolLearner
 from dsfedmed_ray.methods.dsfedmed.exchange_logits import STAGE
 from dsfedmed_ray.methods.dsfedmed.select_samples import (
     needs_scores,
+    score_pool,
     selected_samples,
     whole_pool,
 )
@@ -29,7 +30,7 @@ from dsfedmed_ray.models.segmenter import Segmenter
 from dsfedmed_ray.records import Transfer
 from dsfedmed_ray.run_directory import write_atomically
 from dsfedmed_ray.runtime.client_pool import ClientPool, RoundResult
-from dsfedmed_ray.runtime.pending import FoundationHandle
+from dsfedmed_ray.runtime.pending import Done, FoundationHandle
 from dsfedmed_ray.runtime.served_share import ServedDistillation, ServedShare, rows_of
 
 
@@ -59,7 +60,6 @@ class ServedTargets:
         config: Distillation,
         selection: Selection,
     ) -> None:
-        self.scores = torch.empty(0)
         self.transfers: list[Transfer] = []
         self._context = context
         self._pool = pool
@@ -107,12 +107,11 @@ class ServedTargets:
         }
 
     def snapshot(self) -> dict[str, Tensor]:
-        """What the next epochs need of the last ones."""
-        return {"scores": self.scores}
+        """What the next epochs need of the last ones: nothing, the targets are in a file."""
+        return {}
 
     def restore(self, content: dict[str, Tensor]) -> None:
         """Goes on from :meth:`snapshot`."""
-        self.scores = content["scores"]
 
     def _order(self, kept: tuple[int, ...], epoch: int) -> ServedDistillation:
         return ServedDistillation(
@@ -124,17 +123,11 @@ class ServedTargets:
         )
 
     def _kept(self, epoch: int) -> Tensor:
-        if needs_scores(self._selection, epoch):
-            self.scores = learnability_scores(
-                torch.from_numpy(np.load(self._targets)).float(),
-                self._learner.pool_logits(),
-                self._masks.float(),
-                reliability_weight=self._selection.reliability_weight,
-                temperature=self._config.temperature,
-            )
-        if len(self.scores) == 0:
+        if not needs_scores(self._selection):
             return whole_pool(len(self._masks))
-        return selected_samples(self.scores, self._selection, self._context.seed, epoch)
+        targets = Done(torch.from_numpy(np.load(self._targets)).float())
+        scores, _ = score_pool(targets, self._learner, self._masks, self._selection, self._config)
+        return selected_samples(scores, self._selection, self._context.seed, epoch)
 
     def _serve_shares(self) -> list[Transfer]:
         """Images, masks and targets go to their client once, before the first epoch."""

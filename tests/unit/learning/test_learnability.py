@@ -50,6 +50,15 @@ def test_the_temperature_enters_the_disagreement_only() -> None:
     assert hot.item() == pytest.approx(0.5 * reliability + 0.5 * 0.25 * LOG3)
 
 
+def test_no_score_grows_with_how_sure_a_model_is_beyond_the_limit() -> None:
+    """Held within +-log 3 a logit of -42 says 0.25: as in the third sample above."""
+    given = {"reliability_weight": 0.25, "logit_limit": LOG3}
+    held = learnability_scores(maps(-42.0), maps(0.0), maps(1.0), **given)
+    assert held.item() == pytest.approx(0.25 * math.log(0.25) + 0.75 * 0.25 * LOG3)
+    both = learnability_scores(maps(-42.0), maps(-9.0), maps(1.0), **given)
+    assert both.item() == pytest.approx(0.25 * math.log(0.25))
+
+
 @pytest.mark.parametrize(
     ("pool", "ratio", "kept"),
     [(10, 0.5, 5), (5, 0.5, 3), (100, 0.07, 7), (10, 0.3, 3), (10, 1.0, 10), (10, 0.001, 1)],

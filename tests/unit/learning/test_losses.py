@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dsfedmed_ray.learning.losses import (
     cross_entropy,
+    held,
     segmentation_loss,
     soft_dice_loss,
     symmetric_kl,
@@ -66,6 +67,17 @@ def test_symmetric_kl_is_symmetric_and_zero_on_agreement() -> None:
 def test_temperature_divides_both_logits() -> None:
     """Logits 2 log 3 and 0 at T = 2 are log 3 and 0 at T = 1."""
     assert symmetric_kl(maps(2 * LOG3), maps(0.0), 2.0).item() == pytest.approx(0.25 * LOG3)
+
+
+def test_held_logits_stay_within_the_limit_and_without_one_stay_as_they_are() -> None:
+    """Beyond the limit no gradient: -42 is as sure as -4."""
+    logits = maps(-42.0, -1.0, 7.0).requires_grad_()
+    kept = held(logits, 4.0)
+    kept.sum().backward()
+    assert kept.flatten().tolist() == [-4.0, -1.0, 4.0]
+    assert logits.grad is not None
+    assert logits.grad.flatten().tolist() == [0.0, 1.0, 0.0]
+    assert held(logits, math.inf) is logits
 
 
 def test_structures_are_summed_and_samples_kept_apart() -> None:

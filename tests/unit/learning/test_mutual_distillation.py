@@ -42,6 +42,16 @@ def test_temperature_scales_the_divergence_by_its_square() -> None:
     assert loss.item() == pytest.approx(4 * 0.25 * LOG3)
 
 
+def test_held_logits_are_compared_and_the_mask_is_met_by_all_of_them() -> None:
+    """Logits of 30 and 50 agree within +-log 3; 0 and -50 then differ by 0.25 log 3."""
+    config = Distillation(supervised_weight=0.0, kl_weight=1.0, logit_limit=LOG3)
+    loss = distillation_loss(maps(30.0, 0.0), maps(50.0, -50.0), maps(1, 1), config)
+    assert loss.item() == pytest.approx((0.0 + 0.25 * LOG3) / 2)
+    supervised = Distillation(supervised_weight=1.0, kl_weight=0.0, logit_limit=LOG3)
+    sure = distillation_loss(maps(30.0), maps(0.0), maps(1), supervised)
+    assert sure.item() == pytest.approx(0.0, abs=1e-6)
+
+
 def test_counted_rows_are_averaged_among_themselves() -> None:
     """Divergences 0.25 log 3, 0 and 0.25 log 3; the first two count: their mean is half of it."""
     config = Distillation(supervised_weight=0.0, kl_weight=1.0)
@@ -221,6 +231,7 @@ def test_epochs_in_which_the_foundation_model_learns_and_clients_judge() -> None
         ({"epochs": 0}, r"distillation\.epochs is 0; it must be positive"),
         ({"foundation_every": 0}, r"foundation_every is 0; it must be positive"),
         ({"validate_every": 0}, r"validate_every is 0; it must be positive"),
+        ({"logit_limit": 0.0}, r"distillation\.logit_limit is 0\.0; it must be positive"),
         ({"temperature": 0.0}, r"distillation\.temperature is 0\.0; it must be positive"),
         ({"kl_weight": -0.1}, r"distillation\.kl_weight is -0\.1; it cannot be negative"),
         ({"placement": "client"}, r"distillation\.placement is 'client'; allowed: server, clients"),

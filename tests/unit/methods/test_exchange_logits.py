@@ -1,5 +1,6 @@
 """The order in which two models in two processes are asked, and what is asked again."""
 
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -129,34 +130,78 @@ def test_the_foundation_model_rests_and_what_it_gave_last_goes_on() -> None:
     assert served == [[1.0] * 3 + [2.0] * 3] * 3 + [[3.0] * 3 + [4.0] * 3]
 
 
-def test_scores_bring_the_logits_of_samples_that_were_not_exchanged() -> None:
-    """Half of six samples in epoch 0; epoch 1 has the answers of scoring (1) or exchange (2).
+@pytest.mark.parametrize("foundation_every", [1, 2])
+def test_scores_bring_the_logits_of_samples_that_were_not_exchanged(foundation_every: int) -> None:
+    """Half of six samples in epoch 0; epoch 1 has the answers of the pool (1) or exchange (2).
 
-    Resuming between the two goes on alike, without a question to the foundation model.
+    Resuming between the two goes on alike, and asks for the pool no more than the other.
     """
     recorder, again = Counting(), Counting()
     selection = Selection(rule="softmax", every_epochs=2)
-    exchange = exchange_of(recorder, selection, foundation_every=2)
+    exchange = exchange_of(recorder, selection, foundation_every=foundation_every)
     exchange.epoch(0)
     kept = exchange.snapshot()
-    resumed = exchange_of(again, selection, foundation_every=2)
+    resumed = exchange_of(again, selection, foundation_every=foundation_every)
     resumed.restore({name: value.clone() for name, value in kept.items()})
+    again.answers = recorder.answers
     for models, one in ((recorder, exchange), (again, resumed)):
-        models.served = []
+        models.served, models.calls = [], []
         one.epoch(1)
     assert recorder.served == again.served
-    assert set(recorder.served) <= {1.0, 2.0}
-    assert again.calls == ["own start_epoch", "own begin", "own finish"]
+    assert recorder.calls == again.calls
+    assert again.calls.count("foundation pool_logits") == 0
+    assert again.calls.count("own pool_logits") == 1
+    if foundation_every == 2:  # it rests
+        assert set(recorder.served) <= {1.0, 2.0}
+        assert again.calls == ["own start_epoch", "own pool_logits", "own begin", "own finish"]
 
 
-@pytest.mark.parametrize(("every", "scorings"), [(1, 4), (3, 2)])
-def test_scores_are_renewed_when_they_are_due(every: int, scorings: int) -> None:
-    """Epochs 0 to 3: each of them, or the first and the fourth. Half of six samples is kept."""
+@pytest.mark.parametrize(("every", "passes"), [(1, 4), (3, 2)])
+def test_scores_are_renewed_and_the_foundation_model_asked_when_it_is_due(
+    every: int, passes: int
+) -> None:
+    """Epochs 0 to 3: the U-Net passes over the pool in each, the other in all or two of them.
+
+    Half of six samples is kept.
+    """
     recorder = Recorder()
     exchange = exchange_of(recorder, Selection(ratio=0.5, every_epochs=every))
     kept = [exchange.epoch(epoch)["num_selected"] for epoch in range(4)]
-    assert recorder.calls.count("foundation pool_logits") == scorings
+    assert recorder.calls.count("foundation pool_logits") == passes
+    assert recorder.calls.count("own pool_logits") == 4
     assert kept == [3.0] * 4
+
+
+class Sure(Recorder):
+    """The foundation model is sure of samples 0 and 1, of one far more; the other knows nothing."""
+
+    def call(self, method: str, *arguments: Any) -> Done:
+        answer = super().call(method, *arguments)
+        if method == "pool_logits":
+            answer.value[0] = -40.0
+            answer.value[1] = -3.0
+        return answer
+
+
+@pytest.mark.parametrize(("limit", "both"), [(math.inf, False), (2.0, True)])
+def test_without_a_limit_a_sure_model_decides_what_is_learnt(limit: float, both: bool) -> None:
+    """Of logits of -40 and -3 the disagreements with 0 are 20 and 1.4; four samples have 0.
+
+    One of six is drawn in proportion to the exponential: always the first. Within +-2 both have
+    0.76, so that each comes in 26 % of the epochs and the others in 12 % each.
+    """
+    exchange = LogitExchange(
+        Sure(),  # type: ignore[arg-type]
+        Sure(),  # type: ignore[arg-type]
+        torch.zeros(POOL, 1, 2, 2, dtype=torch.uint8),
+        config=Distillation(batch_size=3, logit_limit=limit),
+        selection=Selection(rule="softmax", ratio=1 / 6, reliability_weight=0.0),
+        seed=0,
+    )
+    drawn = [exchange.kept(epoch).item() for epoch in range(60)]
+    assert set(drawn) == ({0, 1, 2, 3, 4, 5} if both else {0})
+    if both:
+        assert abs(drawn.count(0) - drawn.count(1)) < 15
 
 
 STEP_SECONDS = 0.05

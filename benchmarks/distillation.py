@@ -151,7 +151,7 @@ def timed(work: Callable[[], object]) -> float:
 
 
 def timed_epoch(exchange: LogitExchange, epochs: int) -> float:
-    """Mean seconds of the first epochs; the first of them scores the pool."""
+    """Mean seconds of the first epochs; in the first both models pass over the pool."""
     return timed(lambda: [exchange.epoch(epoch) for epoch in range(epochs)]) / epochs
 
 
@@ -265,7 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"])
     parser.add_argument("--trainable", choices=["decoder", "last_stage"], help="else the file's")
     parser.add_argument("--samples", type=int, default=96, help="of the pool")
-    parser.add_argument("--every-epochs", type=int, default=5, help="between two scorings")
+    parser.add_argument("--every-epochs", type=int, default=5, help="of one pass over the pool")
     parser.add_argument("--release-epochs", type=int, default=2, help="timed of the release's loop")
     parser.add_argument("--unselected-epochs", type=int, default=2, help="timed each time")
     parser.add_argument("--threads", type=int, default=1)

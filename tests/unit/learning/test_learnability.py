@@ -119,6 +119,19 @@ def test_authors_rule_by_hand() -> None:
     assert rows.tolist() == [False, True, True, False]
 
 
+@pytest.mark.parametrize(("limit", "counted"), [(math.inf, 1), (2.0, 2)])
+def test_authors_rule_ranks_by_held_logits(limit: float, counted: int) -> None:
+    """Rows 1 and 2 are reliable, as above. Row 1 has logits 40 and 2, row 2 has 2 and -1.
+
+    The divergences are 0.12 * 38 and 0.61 * 3; within +-2 the first is 0.
+    """
+    foundation, lightweight = maps(50, 40, 2, -2), maps(-2, 2, -1, 3)
+    rows = authors_batch_rows(
+        foundation, lightweight, maps(1, 1, 1, 1), ratio=0.5, logit_limit=limit
+    )
+    assert rows.nonzero().flatten().tolist() == [counted]
+
+
 def test_authors_rule_when_no_row_is_reliable_for_both() -> None:
     """Of two rows each model is sure of one only, and not of the same."""
     rows = authors_batch_rows(maps(3, -3), maps(-3, 3), maps(1, 1), ratio=0.5)

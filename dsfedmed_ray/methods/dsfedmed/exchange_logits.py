@@ -153,7 +153,7 @@ class LogitExchange:
         if self._asks_anew(epoch):
             return self._foundation.call("pool_logits")
         if self._config.mutual:
-            return Done(self._latest_logits.float())
+            return Done(self._latest_logits)
         return self._one_way().of(whole_pool(len(self._masks)))
 
     def _one_way(self) -> OneWayTargets:

@@ -23,15 +23,19 @@ def score_pool(
     """
     lightweight_logits = lightweight.pool_logits()
     logits: Tensor = foundation_logits.result()
-    scores = learnability_scores(
-        logits,
-        lightweight_logits,
-        masks.float(),
-        reliability_weight=selection.reliability_weight,
-        temperature=config.temperature,
-        logit_limit=config.logit_limit,
-    )
-    return scores, logits
+    scores = [
+        learnability_scores(
+            logits[rows].float(),
+            lightweight_logits[rows],
+            masks[rows].float(),
+            reliability_weight=selection.reliability_weight,
+            temperature=config.temperature,
+            logit_limit=config.logit_limit,
+        )
+        # The whole pool at once takes five times as long: it does not fit the processor's caches.
+        for rows in whole_pool(len(masks)).split(config.batch_size)
+    ]
+    return torch.cat(scores), logits
 
 
 def needs_scores(selection: Selection) -> bool:

@@ -50,6 +50,9 @@ class Distillation:
         lightweight_learning_rate: Adam's, for the lightweight model.
         foundation_learning_rate: Adam's, for the foundation model (authors: 1e-4).
         positive_weight: weight of foreground pixels in the cross-entropy (authors: 2).
+        warmup_epochs: epochs in which both learning rates climb to their place, in equal steps
+            (authors: 0). Adam's first steps are as large as the rate, whatever the gradient: at
+            once they throw a trained model off.
         final_rate: what is left of both learning rates in the last epoch, falling linearly, in
             (0, 1] (authors: 1, constant).
         gradient_clip: largest norm of a step's gradient, each model's own (authors: none, which is
@@ -76,6 +79,7 @@ class Distillation:
     validate_every: int = 1
     lightweight_learning_rate: float = 1e-3
     foundation_learning_rate: float = 1e-4
+    warmup_epochs: int = 0
     final_rate: float = 0.1
     positive_weight: float = 1.0
     gradient_clip: float = 1.0
@@ -101,6 +105,11 @@ class Distillation:
                 raise ConfigurationError(
                     f"method.distillation.{name} is {getattr(self, name)}; it must be positive"
                 )
+        if self.warmup_epochs < 0:
+            raise ConfigurationError(
+                f"method.distillation.warmup_epochs is {self.warmup_epochs}; at least 0 "
+                "(no warm-up)"
+            )
         if not 0 < self.final_rate <= 1:
             raise ConfigurationError(
                 f"method.distillation.final_rate is {self.final_rate}; allowed: above 0 up to 1 "
@@ -132,8 +141,9 @@ class Distillation:
         return (epoch + 1) % self.validate_every == 0 or epoch + 1 == self.epochs
 
     def rate_factor(self, epoch: int) -> float:
-        """What both learning rates are multiplied by in an epoch, from 1 to ``final_rate``."""
-        return 1 - (1 - self.final_rate) * epoch / max(1, self.epochs - 1)
+        """What both learning rates are multiplied by in an epoch: up, then to ``final_rate``."""
+        warm = min(1.0, (epoch + 1) / (self.warmup_epochs + 1))
+        return warm * (1 - (1 - self.final_rate) * epoch / max(1, self.epochs - 1))
 
 
 def distillation_loss(

@@ -61,6 +61,7 @@ class Variant:
         rule: of the selection.
         every_epochs: between two passes of the foundation model over the pool.
         logit_limit: of both models, where they are compared; the paper has none.
+        warmup_epochs: of stage 5; the paper has none.
         epochs: of stage 5.
         foundation_every: epochs from one in which the foundation model learns to the next.
         refinement_rounds: of stage 6; the paper has none.
@@ -73,6 +74,7 @@ class Variant:
     rule: SelectionRule
     every_epochs: int
     logit_limit: float
+    warmup_epochs: int
     epochs: int
     foundation_every: int
     refinement_rounds: int
@@ -90,6 +92,7 @@ PAPER = Variant(
     rule="topk",
     every_epochs=1,
     logit_limit=math.inf,
+    warmup_epochs=0,
     epochs=2,
     foundation_every=1,
     refinement_rounds=0,
@@ -102,6 +105,7 @@ SHIPPED = Variant(
     rule="softmax",
     every_epochs=2,
     logit_limit=4.0,
+    warmup_epochs=1,
     epochs=3,
     foundation_every=2,
     refinement_rounds=2,
@@ -170,6 +174,7 @@ def expect(
             rule=variant.rule,
             every_epochs=variant.every_epochs,
             logit_limit=variant.logit_limit,
+            warmup_epochs=variant.warmup_epochs,
             distillation_epochs=variant.epochs,
             foundation_every=variant.foundation_every,
             refinement_rounds=variant.refinement_rounds,
@@ -199,6 +204,7 @@ def method(variant: Variant) -> DSFedMed:
             epochs=variant.epochs,
             foundation_every=variant.foundation_every,
             logit_limit=variant.logit_limit,
+            warmup_epochs=variant.warmup_epochs,
             batch_size=4,
             lightweight_learning_rate=3e-4,
             augmentation=Augmentation(),

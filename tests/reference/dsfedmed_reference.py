@@ -53,8 +53,9 @@ class Settings:
     logit_limit: float = float("inf")  # of both models, where they are compared
     supervised_weight: float = 0.9
     kl_weight: float = 0.1
-    lightweight_rate: float = 3e-4  # in the first epoch
+    lightweight_rate: float = 3e-4  # without warm-up in the first epoch
     foundation_rate: float = 1e-4
+    warmup_epochs: int = 0  # in which both rates climb
     final_rate: float = 0.1  # what is left of both in the last epoch
     tolerance: float = 0.01  # of Dice, by which a later state may lie below the best
     refinement_rounds: int = 1  # stage 6
@@ -268,6 +269,7 @@ def distill_mutually(
         light.train()
         big.train()
         left = 1 - (1 - s.final_rate) * epoch / max(1, s.distillation_epochs - 1)
+        left *= min(1, (epoch + 1) / (s.warmup_epochs + 1))
         light_optimizer.param_groups[0]["lr"] = s.lightweight_rate * left
         big_optimizer.param_groups[0]["lr"] = s.foundation_rate * left
         random = torch_generator(s.seed, "distill_mutually", epoch, "batches")

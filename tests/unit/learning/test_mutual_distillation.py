@@ -79,9 +79,17 @@ def test_the_learning_rate_falls_linearly_over_the_epochs() -> None:
     assert learner.optimizer.param_groups[0]["lr"] == pytest.approx(0.4)
 
 
+def test_the_learning_rate_climbs_to_its_place_first() -> None:
+    """Three epochs of warm-up: 1/4, 2/4, 3/4 of 1, 0.9, 0.8; then 0.7 and 0.6 as without it."""
+    config = Distillation(epochs=5, final_rate=0.6, warmup_epochs=3)
+    rates = [config.rate_factor(epoch) for epoch in range(5)]
+    assert rates == pytest.approx([0.25, 0.45, 0.6, 0.7, 0.6])
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"warmup_epochs": -1}, r"warmup_epochs is -1; at least 0 \(no warm-up\)"),
         ({"final_rate": 0.0}, r"final_rate is 0.0; allowed: above 0 up to 1"),
         ({"final_rate": 1.5}, r"final_rate is 1.5; allowed: above 0 up to 1"),
         ({"tolerance": 1.1}, r"method.distillation.tolerance is 1.1; allowed: 0 \(the best"),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -79,9 +80,13 @@ def audit_memorisation(
 
 def small_images(samples: Sequence[Sample]) -> Float[Tensor, "count 3 side side"]:
     """Images in [0, 1], averaged to at most 32 pixels a side."""
-    images = torch.from_numpy(np.stack([sample.image for sample in samples]))
-    images = images.permute(0, 3, 1, 2).float() / 255
-    return functional.interpolate(images, (GRID, GRID), mode="area")
+    # One by one: a large set in floating point at full size would not fit the memory.
+    return torch.cat([_small_image(sample.image) for sample in samples])
+
+
+def _small_image(image: NDArray[np.uint8]) -> Tensor:
+    pixels = torch.from_numpy(image).permute(2, 0, 1).unsqueeze(0).float() / 255
+    return functional.interpolate(pixels, (GRID, GRID), mode="area")
 
 
 def nearest_distances(

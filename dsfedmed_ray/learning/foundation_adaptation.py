@@ -32,8 +32,8 @@ class Adaptation:
     Attributes:
         epochs: passes over the synthetic set.
         batch_size: samples a step (authors: 4).
-        learning_rate: Adam's at its peak: it rises over the first tenth of the steps and falls to a
-            tenth over the rest (authors: 1e-4, constant).
+        learning_rate: Adam's, times the factor of :func:`~.rate_schedule.rate_factor`, which rises
+            to 0.92 over the first tenth of the steps and falls to 0.1 (authors: 1e-4, constant).
         positive_weight: weight of foreground pixels in the cross-entropy (authors: 2).
         gradient_clip: largest norm of a step's gradient (authors: none, which is ``inf``).
         start_at_prior: shift the logits so that they start at the share of foreground in the masks
@@ -111,11 +111,13 @@ def shift_to_prior(
         batch_size: samples a forward pass.
     """
     total = torch.zeros(masks.shape[1], dtype=torch.float64, device=masks.device)
+    foreground = torch.zeros_like(total)
     for indices in torch.arange(len(masks)).split(batch_size):
         logits = decode(embeddings[indices].to(masks.device).float())
         total += logits.double().mean(dim=(2, 3)).sum(dim=0)
+        foreground += masks[indices].sum(dim=(0, 2, 3))
     # Masks without foreground, or with nothing else, still leave a finite start.
-    share = masks.double().mean(dim=(0, 2, 3)).clamp(1e-4, 1 - 1e-4)
+    share = (foreground / masks[:, 0].numel()).clamp(1e-4, 1 - 1e-4)
     return (share.logit() - total / len(masks)).float()
 
 

@@ -50,9 +50,9 @@ class Distillation:
         lightweight_learning_rate: Adam's, for the lightweight model.
         foundation_learning_rate: Adam's, for the foundation model (authors: 1e-4).
         positive_weight: weight of foreground pixels in the cross-entropy (authors: 2).
-        warmup_epochs: epochs in which both learning rates climb to their place, in equal steps
-            (authors: 0). Adam's first steps are as large as the rate, whatever the gradient: at
-            once they throw a trained model off.
+        warmup_epochs: epochs in which both learning rates are damped, by a factor that climbs to 1
+            in equal steps (authors: 0). Adam's first steps are as large as the rate, whatever the
+            gradient: at once they throw a trained model off.
         final_rate: what is left of both learning rates in the last epoch, falling linearly, in
             (0, 1] (authors: 1, constant).
         gradient_clip: largest norm of a step's gradient, each model's own (authors: none, which is
@@ -141,7 +141,7 @@ class Distillation:
         return (epoch + 1) % self.validate_every == 0 or epoch + 1 == self.epochs
 
     def rate_factor(self, epoch: int) -> float:
-        """What both learning rates are multiplied by in an epoch: up, then to ``final_rate``."""
+        """What both learning rates are multiplied by: the warm-up, times the fall."""
         warm = min(1.0, (epoch + 1) / (self.warmup_epochs + 1))
         return warm * (1 - (1 - self.final_rate) * epoch / max(1, self.epochs - 1))
 

@@ -2,7 +2,9 @@
 
 
 def rate_factor(step: int, steps: int) -> float:
-    """Learning rate over its peak: up over the first tenth, then linearly down to a tenth.
+    """What the learning rate is multiplied by: a rise over the first tenth, times a linear fall.
+
+    The fall to a tenth starts with the first step, so that the largest factor is about 0.92.
 
     Args:
         step: from 0.

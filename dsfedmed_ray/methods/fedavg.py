@@ -146,9 +146,11 @@ class FederatedRounds:
         return bool(self._kept_layout.names)
 
     def is_finished(self) -> bool:
-        """Whether patience has run out; it waits for every client to join."""
-        return self._participation.all_have_joined(self._last_round) and self._best.is_exhausted(
-            self._last_round, self._schedule.patience
+        """Whether patience has run out, after a validation; it waits for every client to join."""
+        return (
+            self._validates(self._last_round)
+            and self._participation.all_have_joined(self._last_round)
+            and self._best.is_exhausted(self._last_round, self._schedule.patience)
         )
 
     def snapshot(self) -> dict[str, Any]:

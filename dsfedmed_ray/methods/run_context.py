@@ -228,7 +228,8 @@ class RunContext:
         if mark.exists() and mark.read_text(encoding="utf-8") != key:
             raise RunDirectoryError(
                 f"the checkpoints in {mark.with_suffix('')} were made with other code, data or "
-                "torch than this run has now; go on with those, or start anew with another run.dir"
+                f"torch, or on another device, than this run has now ({self.server_device}); go on "
+                "with those, or start anew with another run.dir"
             )
         write_atomically(mark, lambda path: _write_text(path, key))
 

@@ -126,7 +126,8 @@ class StableDiffusionConfig(GeneratorSettings):
         gradient_checkpointing: recompute activations in the backward pass, which saves memory and
             costs about a third more time.
         vae_slicing: decode one image at a time.
-        frozen_dtype: number format of the frozen weights; ``float16`` halves them.
+        frozen_dtype: number format of the frozen weights; ``float16`` halves them. Where
+            ``precision`` is float32 they are float32 too: networks cannot mix the two.
     """
 
     path: str = "stable-diffusion-v1-5/stable-diffusion-v1-5"
@@ -179,7 +180,8 @@ class StableDiffusionConfig(GeneratorSettings):
     def _build(self, device: str) -> Generator:
         from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
 
-        dtype = getattr(torch, self.frozen_dtype)
+        computed = compute_dtype(self.precision, torch.device(device))
+        dtype = torch.float32 if computed == torch.float32 else getattr(torch, self.frozen_dtype)
         options = {"torch_dtype": dtype, "use_safetensors": True}
         unet = UNet2DConditionModel.from_pretrained(self.path, subfolder="unet", **options)
         autoencoder = AutoencoderKL.from_pretrained(self.path, subfolder="vae", **options)
@@ -193,7 +195,7 @@ class StableDiffusionConfig(GeneratorSettings):
             controlnet.enable_gradient_checkpointing()
         if self.vae_slicing:
             autoencoder.enable_slicing()
-        prompt = empty_prompt(self.path).to(compute_dtype(self.precision, torch.device(device)))
+        prompt = empty_prompt(self.path).to(computed)
         return Generator(
             settings=self,
             space=AutoencoderSpace(autoencoder, prompt, self.resolution, device),

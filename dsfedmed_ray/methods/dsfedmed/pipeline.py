@@ -4,6 +4,7 @@ Stages 1, 2 and 4 do not wait for the rounds of stage 3: in a deployment they ru
 they are run one after the other.
 """
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -247,7 +248,16 @@ class DSFedMed:
     def _train_on_synthetic(
         self, context: RunContext, synthetic: StageOutput, federated: StageOutput
     ) -> StageOutput:
-        alone = replace(self._distillation, kl_weight=0.0, temperature=1.0, mutual=False)
+        alone = replace(
+            self._distillation,
+            kl_weight=0.0,
+            # Without effect here: runs that differ in these alone share the row.
+            temperature=1.0,
+            logit_limit=math.inf,
+            mutual=False,
+            foundation_every=1,
+            foundation_learning_rate=1.0,
+        )
         # The release's rule takes the supervised step on every sample.
         ratio = 1.0 if self.selection.rule == "authors_batch" else self.selection.ratio
         return context.stage(

@@ -125,7 +125,7 @@ class ServedTargets:
     def _kept(self, epoch: int) -> Tensor:
         if not needs_scores(self._selection):
             return whole_pool(len(self._masks))
-        targets = Done(torch.from_numpy(np.load(self._targets)).float())
+        targets = Done(torch.from_numpy(np.load(self._targets)))
         scores, _ = score_pool(targets, self._learner, self._masks, self._selection, self._config)
         return selected_samples(scores, self._selection, self._context.seed, epoch)
 

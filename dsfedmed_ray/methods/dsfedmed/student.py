@@ -98,8 +98,10 @@ class Student:
         return {"validation_dice": validation.dice}, sent + validation.transfers
 
     def is_finished(self) -> bool:
-        """Whether patience has run out."""
-        return self.best.is_exhausted(self._last, self._config.patience)
+        """Whether patience has run out; only a validated epoch may be the last."""
+        return self._config.validates(self._last) and self.best.is_exhausted(
+            self._last, self._config.patience
+        )
 
     def snapshot(self) -> dict[str, Any]:
         """Tensors and plain values from which :meth:`begin` goes on."""

@@ -47,3 +47,13 @@ def test_patience_waits_for_every_client(joins: dict[str, int] | None, finished:
     federated._best.offer(1, 0.5, {})
     federated._last_round = 3
     assert federated.is_finished() is finished
+
+
+def test_patience_ends_training_after_a_validation_alone() -> None:
+    """Best of round 4, patience 3, validated every 5th: over in round 9, not in 7 or 8."""
+    federated = rounds(rounds=20, patience=3, validate_every=5)
+    federated._best.offer(4, 0.5, {})
+    finished = []
+    for federated._last_round in range(5, 10):
+        finished.append(federated.is_finished())
+    assert finished == [False, False, False, False, True]

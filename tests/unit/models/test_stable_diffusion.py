@@ -90,8 +90,9 @@ def pairs() -> Sequence[Sample]:
         {},
         {"adapter": "lora", "lora_rank": 2},
         {"precision": "bf16", "frozen_dtype": "bfloat16", "min_snr_gamma": 5.0},
+        {"precision": "fp32", "frozen_dtype": "float16"},
     ],
-    ids=["full", "lora", "bf16"],
+    ids=["full", "lora", "bf16", "fp32 from float16"],
 )
 def test_tune_and_generate(
     folder: Path, pairs: Sequence[Sample], changes: dict[str, object]
